@@ -1,0 +1,9 @@
+"""Engines by name; their heavy libraries load only when one is chosen."""
+
+from __future__ import annotations
+
+ENGINES: dict[str, str] = {
+    "ctranslate2": "whisper_api.engines.ctranslate2:CTranslate2Engine",
+    "fake": "whisper_api.engines.fake:FakeEngine",
+}
+"""Name -> ``module:Class``; a setting may also give ``module:Class`` itself."""

@@ -1,0 +1,206 @@
+"""The exception tree; it knows no HTTP (``api.errors`` maps it to statuses).
+
+    WhisperApiError
+      SettingsError               a key, value or file of the configuration is wrong
+      RequestError                the caller's fault
+        InvalidOption             a field has a bad value
+        AudioRejected             the audio itself is refused
+          AudioMissing            no file, or an empty one
+          UnsupportedMedia        its format is not allowed here
+          UndecodableAudio        broken, or not audio
+          AudioTooShort
+          AudioTooLong
+        FileTooLarge              more bytes than the limit
+        UrlRefused                a URL that may not be fetched
+        UrlFailed                 a URL that could not be fetched
+        PathRefused               a server path outside the allowed directories
+        ModelNotFound
+        AuthenticationFailed      no key, or a wrong one
+        PermissionRefused         a key that may not do this
+      CapacityError               try again later
+        Overloaded                the queue is full
+        ShuttingDown              the server drains
+        ModelLoading
+      ServerError                 the server's fault
+        EngineError               the engine failed on a batch
+          EngineOutOfMemory
+        DecoderCrashed            the decode worker died or ran out of time
+        ModelBroken               a model folder that cannot be used
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class WhisperApiError(Exception):
+    """Something went wrong."""
+
+    default_param: ClassVar[str | None] = None
+    default_code: ClassVar[str | None] = None
+
+    def __init__(
+        self, message: str = "", *, param: str | None = None, code: str | None = None
+    ) -> None:
+        """``message`` defaults to the class docstring; ``param`` names the field at fault."""
+        self.message = message or (self.__doc__ or "").strip()
+        self.param = param if param is not None else self.default_param
+        self.code = code if code is not None else self.default_code
+        super().__init__(self.message)
+
+
+class SettingsError(WhisperApiError):
+    """The settings are wrong."""
+
+
+class RequestError(WhisperApiError):
+    """The request is wrong."""
+
+
+class InvalidOption(RequestError):
+    """A field has a value that is not allowed."""
+
+    default_code = "invalid_value"
+
+
+class AudioRejected(RequestError):
+    """The audio was refused."""
+
+    default_param = "file"
+
+
+class AudioMissing(AudioRejected):
+    """No audio was sent, or the file is empty."""
+
+    default_code = "audio_missing"
+
+
+class UnsupportedMedia(AudioRejected):
+    """The audio's format is not allowed on this server."""
+
+    default_code = "unsupported_format"
+
+
+class UndecodableAudio(AudioRejected):
+    """The audio file could not be decoded or its format is not supported."""
+
+    default_code = "undecodable_audio"
+
+
+class AudioTooShort(AudioRejected):
+    """The audio is too short: at least 0.1 seconds are needed."""
+
+    default_code = "audio_too_short"
+
+
+class AudioTooLong(AudioRejected):
+    """The audio is longer than this server allows."""
+
+    default_code = "audio_too_long"
+
+
+class FileTooLarge(RequestError):
+    """The upload is larger than this server allows."""
+
+    default_param = "file"
+    default_code = "file_too_large"
+
+
+class UrlRefused(RequestError):
+    """The URL may not be fetched from this server."""
+
+    default_param = "url"
+    default_code = "url_refused"
+
+
+class UrlFailed(RequestError):
+    """The URL could not be fetched."""
+
+    default_param = "url"
+    default_code = "url_failed"
+
+
+class PathRefused(RequestError):
+    """The path is not inside a directory that this server may read."""
+
+    default_param = "file_path"
+    default_code = "path_refused"
+
+
+class ModelNotFound(RequestError):
+    """The model does not exist."""
+
+    default_param = "model"
+    default_code = "model_not_found"
+
+
+class AuthenticationFailed(RequestError):
+    """The API key is missing or wrong."""
+
+
+class PermissionRefused(RequestError):
+    """The API key does not allow this."""
+
+    default_code = "permission_denied"
+
+
+class CapacityError(WhisperApiError):
+    """The server has no room for this now; try again later."""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        retry_after: float = 1.0,
+        param: str | None = None,
+        code: str | None = None,
+    ) -> None:
+        """``retry_after`` is the number of seconds after which a retry is worth while."""
+        super().__init__(message, param=param, code=code)
+        self.retry_after = retry_after
+
+
+class Overloaded(CapacityError):
+    """The queue is full; try again later."""
+
+    default_code = "overloaded"
+
+
+class ShuttingDown(CapacityError):
+    """The server is shutting down; try again later."""
+
+    default_code = "shutting_down"
+
+
+class ModelLoading(CapacityError):
+    """The model is being loaded; try again later."""
+
+    default_code = "model_loading"
+
+
+class ServerError(WhisperApiError):
+    """The server failed."""
+
+
+class EngineError(ServerError):
+    """The recognition engine failed."""
+
+    default_code = "engine_error"
+
+
+class EngineOutOfMemory(EngineError):
+    """The recognition engine ran out of memory."""
+
+    default_code = "out_of_memory"
+
+
+class DecoderCrashed(ServerError):
+    """The audio decoder stopped unexpectedly on this file."""
+
+    default_code = "decoder_crashed"
+
+
+class ModelBroken(ServerError):
+    """The model's files cannot be used."""
+
+    default_code = "model_broken"
