@@ -1,0 +1,117 @@
+"""Whose window comes next: strict lanes, and inside a lane start-time fair queueing.
+
+Each ticket (one request) carries a virtual time that grows by the audio seconds served to it;
+the smallest goes first, and a newcomer starts at the lane's present, so that a short clip
+passes a long file without starving it (Goyal et al. 1997, start-time fair queueing).
+Pure data: no clock, no event loop, no engine.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from whisper_api.types import Lane
+
+J = TypeVar("J")
+LANES = (Lane.REALTIME, Lane.INTERACTIVE, Lane.TASK)
+
+
+@dataclass(eq=False, slots=True)
+class Waiting(Generic[J]):
+    """One piece of work in the queue."""
+
+    job: J
+    seconds: float
+    batch_key: Hashable
+
+
+@dataclass(eq=False, slots=True)
+class Share(Generic[J]):
+    """One request's part of the queue."""
+
+    lane: Lane
+    virtual: float = 0.0
+    waiting: deque[Waiting[J]] = field(default_factory=deque)
+
+
+class FairQueue(Generic[J]):
+    """Work of many requests, taken in batches of one key.
+
+    ``dead`` tells that nobody waits for a job any more; such jobs vanish unseen.
+    """
+
+    def __init__(self, dead: Callable[[J], bool]) -> None:
+        self._dead = dead
+        self._shares: dict[Lane, list[Share[J]]] = {lane: [] for lane in LANES}
+        self._present: dict[Lane, float] = dict.fromkeys(LANES, 0.0)
+
+    def join(self, lane: Lane) -> Share[J]:
+        """A new request's share."""
+        share: Share[J] = Share(lane, self._present[lane])
+        self._shares[lane].append(share)
+        return share
+
+    def leave(self, share: Share[J]) -> list[J]:
+        """Take a share out with whatever still waits in it."""
+        if share in self._shares[share.lane]:
+            self._shares[share.lane].remove(share)
+        left = [entry.job for entry in share.waiting]
+        share.waiting.clear()
+        return left
+
+    def push(self, share: Share[J], job: J, seconds: float, batch_key: Hashable) -> None:
+        """Append work to a share; an idle share catches up with the lane's present first."""
+        if not share.waiting:
+            share.virtual = max(share.virtual, self._present[share.lane])
+        share.waiting.append(Waiting(job, seconds, batch_key))
+
+    def pending(self) -> bool:
+        """Whether any live work waits."""
+        return any(self._live(lane) for lane in LANES)
+
+    def contended(self) -> bool:
+        """Whether more than one request has live work waiting."""
+        return sum(len(self._live(lane)) for lane in LANES) > 1
+
+    def take(self, most: int) -> list[J]:
+        """The next batch: at most ``most`` jobs of one lane that share one batch key."""
+        for lane in LANES:
+            live = self._live(lane)
+            if live:
+                return self._fill(lane, live, max(1, most))
+        return []
+
+    def _fill(self, lane: Lane, live: list[Share[J]], most: int) -> list[J]:
+        head = min(live, key=lambda share: share.virtual)
+        self._present[lane] = max(self._present[lane], head.virtual)
+        key = head.waiting[0].batch_key
+        batch: list[J] = []
+        while len(batch) < most:
+            able = [share for share in live if self._match(share, key) is not None]
+            if not able:
+                break
+            share = min(able, key=lambda share: share.virtual)
+            entry = self._match(share, key)
+            assert entry is not None
+            share.waiting.remove(entry)
+            share.virtual += entry.seconds
+            batch.append(entry.job)
+        return batch
+
+    def _match(self, share: Share[J], key: Hashable) -> Waiting[J] | None:
+        for entry in share.waiting:
+            if entry.batch_key == key and not self._dead(entry.job):
+                return entry
+        return None
+
+    def _live(self, lane: Lane) -> list[Share[J]]:
+        live = []
+        for share in self._shares[lane]:
+            while share.waiting and self._dead(share.waiting[0].job):
+                share.waiting.popleft()
+            if share.waiting:
+                live.append(share)
+        return live
