@@ -138,9 +138,7 @@ class Ticket:
 class Scheduler:
     """All requests, all engines of one process. Lives on one event loop."""
 
-    def __init__(
-        self, settings: Settings, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.settings = settings
         self.clock = clock
         self.on_batch: Callable[[int, float, float], None] | None = None
@@ -373,9 +371,7 @@ def _call(
     if loaded[0][1].params is None:
         return engine.detect([(job.key, audio) for _, job, audio in loaded])
     items = [
-        WindowItem(job.key, audio, job.params)
-        for _, job, audio in loaded
-        if job.params is not None
+        WindowItem(job.key, audio, job.params) for _, job, audio in loaded if job.params is not None
     ]
     return engine.decode(items)
 

@@ -125,6 +125,22 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that decides the transcript but the audio itself; plain data, storable."""
+
+    model: str
+    options: Options
+    duration: float  #: seconds of the caller's audio
+    language: str
+    language_probability: float
+    windows: tuple[Window, ...]
+    first_prompt: tuple[int, ...]  #: tokens before the first window
+    prompt: tuple[int, ...]  #: tokens before every other window
+    seed: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Word:
     """One spoken word; ``text`` keeps its leading space and punctuation."""
 

@@ -101,6 +101,7 @@ class Thresholds:
     no_speech: float = 0.6
     compression_ratio: float = 2.4
     temperatures: tuple[float, ...] = field(default=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
+    window_seconds: float = 30.0  #: longest window the model decodes well
 
 
 class Engine(Protocol):

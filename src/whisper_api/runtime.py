@@ -1,0 +1,98 @@
+"""The parts of one process, built in order and taken down in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from whisper_api.audio.decode import Decoder
+from whisper_api.audio.scratch import Scratch, sweep
+from whisper_api.audio.sources import Intake
+from whisper_api.audio.speech import SpeechDetector
+from whisper_api.config import Settings
+from whisper_api.errors import WhisperApiError
+from whisper_api.metrics import Metrics
+from whisper_api.models import ModelStore
+from whisper_api.pipeline import Pipeline
+from whisper_api.pool import Pool
+from whisper_api.scheduler import Scheduler
+from whisper_api.types import Lane, Options, Transcript
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class Runtime:
+    """Everything a door (HTTP, command line) needs."""
+
+    settings: Settings
+    metrics: Metrics
+    store: ModelStore
+    decoder: Decoder
+    intake: Intake
+    scheduler: Scheduler
+    pool: Pool
+    pipeline: Pipeline
+    failure: str | None = field(default=None)
+    """Why the default model could not be loaded, in words for people."""
+    ready: bool = False
+    """Whether the default model is loaded."""
+
+    async def preload(self) -> None:
+        """Load the default model; a failure is logged and kept in ``failure``."""
+        try:
+            async with self.pool.lease():
+                self.ready, self.failure = True, None
+        except WhisperApiError as error:
+            self.failure = error.message
+            log.error("the default model is not available: %s", error.message)
+
+    async def transcribe_path(
+        self, path: Path, options: Options, *, model: str | None = None
+    ) -> Transcript:
+        """Transcribe a file of this machine on its owner's behalf (no allowed directories)."""
+        async with Scratch.create(self.settings.scratch_dir) as scratch:
+            file = await self.intake.from_own_path(scratch, path)
+            return await self.pipeline.transcribe(
+                file, options, scratch, model=model, lane=Lane.INTERACTIVE
+            )
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
+    """Build the parts, and on the way out drain, close and clean up."""
+    await asyncio.to_thread(settings.scratch_dir.mkdir, parents=True, exist_ok=True)
+    await asyncio.to_thread(sweep, settings.scratch_dir)
+    async with AsyncExitStack() as stack:
+        metrics = Metrics()
+        decoder = Decoder(settings)
+        await asyncio.to_thread(decoder.start)
+        stack.push_async_callback(asyncio.to_thread, decoder.close)
+        store = ModelStore(settings)
+        scheduler = Scheduler(settings)
+        scheduler.on_batch = metrics.observe_batch
+        pool = Pool(settings, store, closing=scheduler.forget)
+        stack.push_async_callback(pool.close)
+        stack.push_async_callback(scheduler.close)
+        detector = await asyncio.to_thread(SpeechDetector)
+        yield Runtime(
+            settings=settings,
+            metrics=metrics,
+            store=store,
+            decoder=decoder,
+            intake=Intake(settings, decoder),
+            scheduler=scheduler,
+            pool=pool,
+            pipeline=Pipeline(decoder, detector, pool, scheduler, metrics),
+        )
+
+
+async def settle(task: asyncio.Task[None]) -> None:
+    """Cancel a background task and wait for its end."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
