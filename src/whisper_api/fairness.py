@@ -1,8 +1,9 @@
-"""Whose window comes next: strict lanes, and inside a lane start-time fair queueing.
+"""Whose window comes next: strict lanes, and inside a lane self-clocked fair queueing.
 
-Each ticket (one request) carries a virtual time that grows by the audio seconds served to it;
-the smallest goes first, and a newcomer starts at the lane's present, so that a short clip
-passes a long file without starving it (Goyal et al. 1997, start-time fair queueing).
+Each request's share carries a virtual time that grows by the audio seconds served to it. The
+window that would finish first in virtual time goes first, and a newcomer starts at the finish
+of what was served last, so that a short clip passes a long file and a stream of short clips
+never starves it (Golestani 1994, self-clocked fair queueing).
 Pure data: no clock, no event loop, no engine.
 """
 
@@ -85,19 +86,21 @@ class FairQueue(Generic[J]):
         return []
 
     def _fill(self, lane: Lane, live: list[Share[J]], most: int) -> list[J]:
-        head = min(live, key=lambda share: share.virtual)
-        self._present[lane] = max(self._present[lane], head.virtual)
-        key = head.waiting[0].batch_key
+        head = min(live, key=lambda share: share.virtual + share.waiting[0].seconds)
+        batch_key = head.waiting[0].batch_key
         batch: list[J] = []
         while len(batch) < most:
-            able = [share for share in live if self._match(share, key) is not None]
+            able = [
+                (share.virtual + entry.seconds, index, share, entry)
+                for index, share in enumerate(live)
+                if (entry := self._match(share, batch_key)) is not None
+            ]
             if not able:
                 break
-            share = min(able, key=lambda share: share.virtual)
-            entry = self._match(share, key)
-            assert entry is not None
+            finish, _, share, entry = min(able, key=lambda item: item[:2])
             share.waiting.remove(entry)
-            share.virtual += entry.seconds
+            share.virtual = finish
+            self._present[lane] = max(self._present[lane], finish)
             batch.append(entry.job)
         return batch
 

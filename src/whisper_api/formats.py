@@ -7,7 +7,7 @@ Times are rounded to whole milliseconds once and stay integers from there, so no
 from __future__ import annotations
 
 import math
-import string
+import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
@@ -28,7 +28,8 @@ MEDIA_TYPES: dict[Format, str] = {
     "vtt": "text/plain; charset=utf-8",
 }
 
-_PUNCTUATION = string.punctuation.replace("'", "") + "«»“”„‘’…—–、。，！？；：¿¡"
+_KEPT = "'%&#@"
+"""Characters that Unicode calls punctuation but that belong to a word."""
 
 
 def milliseconds(seconds: float) -> int:
@@ -148,7 +149,7 @@ def verbose_segment(segment: Segment, *, old_times: bool = False) -> dict[str, A
 
 def verbose_word(word: Word) -> dict[str, Any] | None:
     """A word as OpenAI writes it, without spaces or punctuation; None where nothing is left."""
-    text = word.text.strip().strip(_PUNCTUATION)
+    text = _bare(word.text)
     if not text:
         return None
     return {
@@ -166,6 +167,16 @@ def token_logprob(entry: TokenLogprob) -> dict[str, Any]:
 def usage(duration: float) -> dict[str, Any]:
     """OpenAI's duration usage: whole seconds, rounded up."""
     return {"type": "duration", "seconds": math.ceil(round(duration, 3))}
+
+
+def _bare(text: str) -> str:
+    """``text`` without spaces and punctuation at its ends."""
+    kept = [i for i, char in enumerate(text) if not _is_edge(char)]
+    return text[kept[0] : kept[-1] + 1] if kept else ""
+
+
+def _is_edge(char: str) -> bool:
+    return char.isspace() or (unicodedata.category(char)[0] == "P" and char not in _KEPT)
 
 
 def _old_segment(segment: Segment) -> dict[str, Any]:

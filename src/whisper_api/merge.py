@@ -32,7 +32,8 @@ def window_segments(waveform: Waveform, result: WindowResult, first_id: int = 0)
     for piece in pieces:
         segment = _segment(waveform, result.window, result.decoded, piece, first_id + len(segments))
         if segments and segment.start < segments[-1].end:
-            segment = replace(segment, start=min(segments[-1].end, segment.end))
+            start = segments[-1].end
+            segment = replace(segment, start=start, end=max(start, segment.end))
         segments.append(segment)
     return segments
 

@@ -22,7 +22,7 @@ from typing import TypeVar
 from whisper_api.audio.decode import Decoder
 from whisper_api.audio.scratch import Scratch
 from whisper_api.audio.speech import SpeechDetector, plan_windows
-from whisper_api.engines.base import Decoded, Engine
+from whisper_api.engines.base import Engine
 from whisper_api.errors import InvalidOption
 from whisper_api.ladder import WindowDecoder, load_window, window_key
 from whisper_api.languages import english_name

@@ -1,0 +1,98 @@
+"""Fair queueing: lanes, shares, batch keys, the dead."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from whisper_api.fairness import FairQueue
+from whisper_api.types import Lane
+
+
+def queue(dead: set[str] | None = None) -> FairQueue[str]:
+    gone = dead if dead is not None else set()
+    return FairQueue(lambda job: job in gone)
+
+
+def test_higher_lane_goes_first() -> None:
+    q = queue()
+    for lane in (Lane.TASK, Lane.INTERACTIVE, Lane.REALTIME):
+        q.push(q.join(lane), lane.value, 1, None)
+    assert [q.take(8) for _ in range(4)] == [["realtime"], ["interactive"], ["task"], []]
+
+
+def test_short_clip_passes_a_long_file() -> None:
+    q = queue()
+    long = q.join(Lane.INTERACTIVE)
+    for n in range(100):
+        q.push(long, f"long{n}", 30, None)
+    assert q.take(2) == ["long0", "long1"]
+    q.push(q.join(Lane.INTERACTIVE), "short", 3, None)
+    assert "short" in q.take(2)
+
+
+def test_newcomers_do_not_starve_a_long_file() -> None:
+    q = queue()
+    long = q.join(Lane.INTERACTIVE)
+    for n in range(5):
+        q.push(long, "long", 30, n)
+    served: Counter[str] = Counter()
+    for n in range(60):
+        q.push(q.join(Lane.INTERACTIVE), "short", 30, f"s{n}")
+        served.update(q.take(1))
+    assert served["long"] == 5
+
+
+def test_batch_holds_one_key_and_mixes_requests() -> None:
+    q = queue()
+    a, b = q.join(Lane.INTERACTIVE), q.join(Lane.INTERACTIVE)
+    q.push(a, "a-first", 30, "prompted")
+    q.push(a, "a1", 30, "plain")
+    q.push(b, "b1", 30, "plain")
+    assert q.take(8) == ["a-first"]
+    assert sorted(q.take(8)) == ["a1", "b1"]
+
+
+def test_dead_jobs_vanish() -> None:
+    dead = {"x"}
+    q = queue(dead)
+    share = q.join(Lane.TASK)
+    q.push(share, "x", 1, None)
+    assert not q.pending()
+    q.push(share, "y", 1, None)
+    assert q.take(2) == ["y"]
+
+
+def test_leave_returns_what_waited() -> None:
+    q = queue()
+    share = q.join(Lane.TASK)
+    q.push(share, "x", 1, None)
+    assert q.leave(share) == ["x"]
+    assert q.take(1) == []
+    assert q.leave(share) == []
+
+
+jobs = st.lists(
+    st.tuples(st.integers(0, 3), st.floats(0.1, 30), st.sampled_from("ab")), max_size=40
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(jobs, st.integers(1, 6), st.sets(st.integers(0, 40)))
+def test_every_live_job_comes_out_once(
+    todo: list[tuple[int, float, str]], most: int, gone: set[int]
+) -> None:
+    q: FairQueue[int] = FairQueue(lambda job: job in gone)
+    shares = [q.join(lane) for lane in (Lane.REALTIME, Lane.TASK, Lane.TASK, Lane.INTERACTIVE)]
+    keys = {}
+    for number, (share, seconds, key) in enumerate(todo):
+        q.push(shares[share], number, seconds, key)
+        keys[number] = key
+    out: list[int] = []
+    while batch := q.take(most):
+        assert len(batch) <= most
+        assert len({keys[job] for job in batch}) == 1
+        out += batch
+    assert sorted(out) == [n for n in range(len(todo)) if n not in gone]

@@ -1,0 +1,249 @@
+"""The scheduler with the fake engine: admission, batching, order, failure, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from whisper_api.config import Settings
+from whisper_api.engines.base import Decoded, DecodeParams
+from whisper_api.engines.fake import MARKER_SAMPLES, FakeEngine, FakeOptions, make_marker
+from whisper_api.errors import EngineError, EngineOutOfMemory, Overloaded, ShuttingDown
+from whisper_api.scheduler import Scheduler, Ticket
+from whisper_api.types import Audio, Lane
+
+PARAMS = DecodeParams(language="en")
+
+
+def audio(number: int) -> Callable[[], Audio]:
+    def load() -> Audio:
+        samples = np.zeros(16_000, np.float32)
+        samples[4000 : 4000 + MARKER_SAMPLES] = make_marker(number)
+        return samples
+
+    return load
+
+
+async def decode(ticket: Ticket, number: int, params: DecodeParams = PARAMS) -> Decoded:
+    return await ticket.decode(f"k{number}", audio(number), 1.0, params)
+
+
+def texts(results: list[Decoded]) -> list[str]:
+    return [result.text.strip() for result in results]
+
+
+async def test_windows_of_two_requests_share_a_batch() -> None:
+    scheduler, engine = Scheduler(Settings(batch_size=8)), FakeEngine()
+    async with scheduler.admit() as a, scheduler.admit() as b:
+        a.bind(engine)
+        b.bind(engine)
+        await decode(a, 0)  # the first call measures
+        results = await asyncio.gather(*(decode((a, b)[n % 2], n) for n in range(6)))
+    assert texts(results) == [f"marker-{n:04d}" for n in range(6)]
+    assert [call.size for call in engine.calls] == [1, 6]
+    await scheduler.close()
+
+
+async def test_different_keys_do_not_share_a_batch() -> None:
+    scheduler, engine = Scheduler(Settings()), FakeEngine()
+    prompted = DecodeParams(language="en", prompt=(1, 2, 3))
+    russian = DecodeParams(language="ru")
+    async with scheduler.admit() as ticket:
+        ticket.bind(engine)
+        await asyncio.gather(
+            decode(ticket, 1, prompted), decode(ticket, 2), decode(ticket, 3, russian)
+        )
+    assert sorted(call.size for call in engine.calls) == [1, 2]
+    await scheduler.close()
+
+
+async def test_engine_error_fails_one_batch_and_the_loop_lives() -> None:
+    scheduler = Scheduler(Settings(batch_size=1))
+    engine = FakeEngine(FakeOptions(fail_on=frozenset({2})))
+    async with scheduler.admit() as ticket:
+        ticket.bind(engine)
+        results = await asyncio.gather(
+            *(decode(ticket, n) for n in range(4)), return_exceptions=True
+        )
+    assert sum(isinstance(result, EngineError) for result in results) == 1
+    assert sum(isinstance(result, Decoded) for result in results) == 3
+    await scheduler.close()
+
+
+async def test_unexpected_error_is_an_engine_error() -> None:
+    def explode(items: object) -> None:
+        raise ZeroDivisionError
+
+    scheduler, engine = Scheduler(Settings()), FakeEngine(on_decode=explode)
+    async with scheduler.admit() as ticket:
+        ticket.bind(engine)
+        with pytest.raises(EngineError, match="unexpectedly"):
+            await decode(ticket, 1)
+    await scheduler.close()
+
+
+async def test_out_of_memory_halves_the_batch_once() -> None:
+    scheduler = Scheduler(Settings(batch_size=8))
+    engine = FakeEngine(FakeOptions(oom_above=4))
+    async with scheduler.admit() as ticket:
+        ticket.bind(engine)
+        results = await asyncio.gather(*(decode(ticket, n) for n in range(8)))
+    assert texts(results) == [f"marker-{n:04d}" for n in range(8)]
+    assert [call.size for call in engine.calls] == [8, 4, 4]
+    await scheduler.close()
+
+
+async def test_out_of_memory_twice_is_an_error() -> None:
+    scheduler = Scheduler(Settings(batch_size=8))
+    engine = FakeEngine(FakeOptions(oom_above=1))
+    async with scheduler.admit() as ticket:
+        ticket.bind(engine)
+        results = await asyncio.gather(
+            *(decode(ticket, n) for n in range(4)), return_exceptions=True
+        )
+    assert all(isinstance(result, EngineOutOfMemory) for result in results)
+    await scheduler.close()
+
+
+async def test_unreadable_audio_fails_alone() -> None:
+    def missing() -> Audio:
+        raise FileNotFoundError(2, "No such file")
+
+    scheduler, engine = Scheduler(Settings()), FakeEngine()
+    async with scheduler.admit() as ticket:
+        ticket.bind(engine)
+        bad, good = await asyncio.gather(
+            ticket.decode("bad", missing, 1.0, PARAMS), decode(ticket, 7), return_exceptions=True
+        )
+    assert isinstance(bad, EngineError)
+    assert isinstance(good, Decoded)
+    await scheduler.close()
+
+
+async def test_closed_ticket_withdraws_its_windows() -> None:
+    release = threading.Event()
+    scheduler = Scheduler(Settings(batch_size=1))
+    engine = FakeEngine(on_decode=lambda items: release.wait(10) and None)
+    ticket, other = scheduler.admit(seconds=5), scheduler.admit()
+    ticket.bind(engine)
+    other.bind(engine)
+    work = [asyncio.create_task(decode(ticket, n)) for n in range(5)]
+    await asyncio.sleep(0.05)
+    ticket.close()
+    last = asyncio.create_task(decode(other, 9))
+    release.set()
+    assert (await last).text.strip() == "marker-0009"
+    results = await asyncio.gather(*work, return_exceptions=True)
+    assert all(isinstance(result, asyncio.CancelledError) for result in results)
+    assert len(engine.calls) == 2  # the one that ran, and the other request's
+    assert scheduler.queued_seconds == 0
+    other.close()
+    await scheduler.close()
+
+
+async def test_admission_by_audio_seconds() -> None:
+    scheduler = Scheduler(Settings(max_queued_seconds=100))
+    huge = scheduler.admit(seconds=1000)  # an empty queue takes any one file
+    with pytest.raises(Overloaded) as refused:
+        scheduler.admit(seconds=1)
+    assert 1 <= refused.value.retry_after <= 120
+    assert "100 seconds" in refused.value.message
+    huge.close()
+    scheduler.admit(seconds=60).resize(99)
+    with pytest.raises(Overloaded):
+        scheduler.admit(seconds=2)
+
+
+async def test_admission_by_requests() -> None:
+    scheduler = Scheduler(Settings(max_concurrent_requests=2))
+    first = scheduler.admit()
+    scheduler.admit()
+    with pytest.raises(Overloaded, match="2 requests"):
+        scheduler.admit()
+    first.close()
+    scheduler.admit()
+
+
+async def test_short_clip_overtakes_a_long_file() -> None:
+    gate = threading.Semaphore(0)
+    scheduler = Scheduler(Settings(batch_size=1))
+    engine = FakeEngine(on_decode=lambda items: gate.acquire(timeout=10) and None)
+    order: list[str] = []
+    long, short = scheduler.admit(), scheduler.admit()
+    long.bind(engine)
+    short.bind(engine)
+
+    async def one(ticket: Ticket, name: str, number: int) -> None:
+        await decode(ticket, number)
+        order.append(name)
+
+    work = [asyncio.create_task(one(long, "long", n)) for n in range(6)]
+    await asyncio.sleep(0.05)
+    work.append(asyncio.create_task(one(short, "short", 99)))
+    await asyncio.sleep(0.05)
+    gate.release(7)
+    await asyncio.gather(*work)
+    assert order.index("short") <= 2
+    long.close()
+    short.close()
+    await scheduler.close()
+
+
+async def test_batch_is_bounded_by_measured_time() -> None:
+    now = [0.0]
+    scheduler = Scheduler(Settings(batch_size=8, max_batch_seconds=4), clock=lambda: now[0])
+
+    def take_two_seconds_each(items: list[object]) -> None:
+        now[0] += 2.0 * len(items)
+
+    engine = FakeEngine(on_decode=take_two_seconds_each)  # type: ignore[arg-type]
+    async with scheduler.admit() as ticket:
+        ticket.bind(engine)
+        await asyncio.gather(*(decode(ticket, n) for n in range(1)))
+        await asyncio.gather(*(decode(ticket, n) for n in range(6)))
+    assert [call.size for call in engine.calls] == [1, 2, 2, 2]
+    assert scheduler.real_time_factor == pytest.approx(2.0)
+    await scheduler.close()
+
+
+async def test_replicas_run_at_the_same_time() -> None:
+    both = threading.Barrier(2, timeout=10)
+    scheduler = Scheduler(Settings(batch_size=1))
+    engine = FakeEngine(FakeOptions(replicas=2), on_decode=lambda items: both.wait() and None)
+    async with scheduler.admit() as ticket:
+        ticket.bind(engine)
+        await asyncio.gather(decode(ticket, 1), decode(ticket, 2))
+    await scheduler.close()
+
+
+async def test_close_drains_then_fails_the_rest() -> None:
+    release = threading.Event()
+    scheduler = Scheduler(Settings(batch_size=1))
+    engine = FakeEngine(on_decode=lambda items: release.wait(10) and None)
+    ticket = scheduler.admit()
+    ticket.bind(engine)
+    work = [asyncio.create_task(decode(ticket, n)) for n in range(3)]
+    await asyncio.sleep(0.05)
+    closing = asyncio.create_task(scheduler.close(drain=0.05))
+    results = await asyncio.gather(*work, return_exceptions=True)
+    assert all(isinstance(result, ShuttingDown) for result in results)
+    with pytest.raises(ShuttingDown):
+        scheduler.admit()
+    release.set()
+    await closing
+
+
+async def test_state_counts_by_lane() -> None:
+    scheduler = Scheduler(Settings())
+    scheduler.admit(Lane.TASK, 30)
+    ticket = scheduler.admit(Lane.INTERACTIVE, 10)
+    ticket.settle(4)
+    state = scheduler.state()
+    assert state.by_lane == {"realtime": 0, "interactive": 6, "task": 30}
+    assert state.queued_seconds == 36
+    assert state.eta_seconds == pytest.approx(36 * state.real_time_factor)
+    assert scheduler.eta(Lane.INTERACTIVE) < scheduler.eta(Lane.TASK)
