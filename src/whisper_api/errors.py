@@ -25,6 +25,7 @@
         EngineError               the engine failed on a batch
           EngineOutOfMemory
         DecoderCrashed            the decode worker died or ran out of time
+        RequestTimedOut           the whole request took longer than allowed
         ModelBroken               a model folder that cannot be used
 """
 
@@ -198,6 +199,12 @@ class DecoderCrashed(ServerError):
     """The audio decoder stopped unexpectedly on this file."""
 
     default_code = "decoder_crashed"
+
+
+class RequestTimedOut(ServerError):
+    """The request took longer than this server allows."""
+
+    default_code = "timeout"
 
 
 class ModelBroken(ServerError):

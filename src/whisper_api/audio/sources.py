@@ -39,7 +39,7 @@ from whisper_api.errors import (
 from whisper_api.types import AudioFile
 
 _PORTION = 1 << 18
-_DATA_URL = re.compile(r"data:[^,]{0,200},")
+_DATA_URL = re.compile(rb"data:[^,]{0,200},")
 
 
 class UploadWriter:
@@ -142,16 +142,31 @@ class Intake:
         finally:
             writer.close()
 
-    async def from_base64(self, scratch: Scratch, name: str | None, text: str) -> AudioFile:
+    async def from_base64(
+        self, scratch: Scratch, name: str | None, text: str | AsyncIterator[bytes]
+    ) -> AudioFile:
         """Base64 (standard or URL-safe alphabet, padding optional, also a whole data URL).
+
+        ``text`` may come in chunks, so that it is never held whole.
 
         Raises:
             InvalidOption: not base64.
             FileTooLarge: and what ``finish`` raises.
         """
         writer = await asyncio.to_thread(self.writer, scratch, name)
+        decoder = _Base64(writer)
         try:
-            await asyncio.to_thread(_write_base64, writer, text)
+            if isinstance(text, str):
+                await asyncio.to_thread(decoder.feed, text.encode("ascii", "replace"))
+            else:
+                portion = bytearray()
+                async for chunk in text:
+                    portion += chunk
+                    if len(portion) >= _PORTION:
+                        await asyncio.to_thread(decoder.feed, bytes(portion))
+                        portion.clear()
+                await asyncio.to_thread(decoder.feed, bytes(portion))
+            await asyncio.to_thread(decoder.finish)
             return await self.finish(writer)
         finally:
             writer.close()
@@ -242,28 +257,43 @@ def too_large(limit: int) -> FileTooLarge:
     return FileTooLarge(f"Maximum content size limit ({limit} bytes) exceeded.")
 
 
-def _write_base64(writer: UploadWriter, text: str) -> None:
-    prefix = _DATA_URL.match(text, 0, 220)
-    start = prefix.end() if prefix else 0
-    carry = ""
-    for at in range(start, len(text), _PORTION):
-        part = carry + "".join(text[at : at + _PORTION].split())
-        whole = len(part) // 4 * 4
-        carry = part[whole:]
-        writer.write(_decode64(part[:whole]))
-    if carry:
-        writer.write(_decode64(carry + "=" * (-len(carry) % 4)))
+class _Base64:
+    """Decodes base64 in portions into a writer."""
+
+    def __init__(self, writer: UploadWriter) -> None:
+        self._writer = writer
+        self._begun = False
+        self._carry = b""
+
+    def feed(self, text: bytes) -> None:
+        text = self._carry + text
+        if not self._begun:
+            # The head of a data URL is told by its comma; base64 has none.
+            if b"data:".startswith(text[:5]) and b"," not in text and len(text) < 256:
+                self._carry = text
+                return
+            self._begun = True
+            if head := _DATA_URL.match(text, 0, 220):
+                text = text[head.end() :]
+        self._carry = b""
+        for at in range(0, len(text), _PORTION):
+            part = self._carry + b"".join(text[at : at + _PORTION].split())
+            whole = len(part) // 4 * 4
+            self._carry = part[whole:]
+            self._writer.write(_decode64(part[:whole]))
+
+    def finish(self) -> None:
+        if rest := b"".join(self._carry.split()):
+            self._writer.write(_decode64(rest + b"=" * (-len(rest) % 4)))
 
 
-def _decode64(text: str) -> bytes:
-    try:
-        return base64.b64decode(text.encode("ascii"), altchars=None, validate=True)
-    except (binascii.Error, UnicodeEncodeError):
-        pass
-    try:
-        return base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
-    except (binascii.Error, UnicodeEncodeError) as error:
-        raise InvalidOption("file is not base64.", param="file", code="invalid_base64") from error
+def _decode64(text: bytes) -> bytes:
+    for alphabet in (None, b"-_"):
+        try:
+            return base64.b64decode(text, altchars=alphabet, validate=True)
+        except binascii.Error:
+            continue
+    raise InvalidOption("file is not base64.", param="file", code="invalid_base64")
 
 
 def _inside(file_path: str, roots: tuple[Path, ...]) -> Path:

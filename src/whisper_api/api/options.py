@@ -1,0 +1,278 @@
+"""Fields of a request -> checked options. Empty strings mean unset; unknown fields pass by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from whisper_api.config import Settings
+from whisper_api.errors import InvalidOption, RequestError
+from whisper_api.formats import FORMATS, Format, Granularity
+from whisper_api.languages import parse_language
+from whisper_api.types import Options, Task, VadOptions
+
+_TRUE = frozenset({"true", "1", "yes", "y", "t", "on"})
+_FALSE = frozenset({"false", "0", "no", "n", "f", "off", "null", "none"})
+MAX_KEYWORDS = 500
+MAX_PROMPT = 20_000
+"""Characters of a prompt that are looked at; Whisper uses its last 223 tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class AudioRequest:
+    """One request for a transcript, parsed."""
+
+    options: Options
+    model: str | None
+    format: Format
+    granularities: tuple[Granularity, ...]
+    return_timestamps: bool
+    logprobs: bool
+    stream: bool
+
+
+class Fields:
+    """Form fields or a JSON object behind one face: text, lists, and nested objects."""
+
+    def __init__(self, values: Mapping[str, Sequence[str]]) -> None:
+        self._values = values
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Fields:
+        """A JSON body's members as the form fields they stand for."""
+        return cls({key: _texts(value) for key, value in content.items() if value is not None})
+
+    def text(self, name: str) -> str | None:
+        """The last non-empty value; None where there is none."""
+        for value in reversed(self._values.get(name, ())):
+            if value.strip():
+                return value.strip()
+        return None
+
+    def list(self, name: str) -> tuple[str, ...]:
+        """All values of ``name[]``, ``name`` and ``name[0]``…, split where one is a JSON list."""
+        found: list[str] = []
+        for key, values in self._values.items():
+            if key == name or (key.startswith(f"{name}[") and key.endswith("]")):
+                for value in values:
+                    found += _texts(_json(value)) if value.strip().startswith("[") else [value]
+        return tuple(item.strip() for item in found if item.strip())
+
+    def object(self, name: str) -> dict[str, str]:
+        """The members sent as ``name[key]``."""
+        start = f"{name}["
+        return {
+            key[len(start) : -1]: value
+            for key in self._values
+            if key.startswith(start) and key.endswith("]") and key != f"{name}[]"
+            if (value := self.text(key)) is not None
+        }
+
+
+def parse_request(fields: Fields, settings: Settings, task: Task) -> AudioRequest:
+    """Every field of OpenAI's contract and ours.
+
+    Raises:
+        InvalidOption: with the field's name in ``param``.
+    """
+    shape = _format(fields)
+    granularities = _granularities(fields, shape)
+    logprobs = _include(fields, shape)
+    _refuse_speakers(fields)
+    options = Options(
+        task=task,
+        language=_language(fields, settings),
+        languages=_languages(fields),
+        prompt=(fields.text("prompt") or "")[-MAX_PROMPT:],
+        keywords=_keywords(fields),
+        temperature=_temperature(fields, settings),
+        beam_size=int(_number(fields, "beam_size", 1, 20, settings.beam_size)),
+        max_new_tokens=settings.max_new_tokens,
+        word_timestamps="word" in granularities,
+        logprobs=logprobs,
+        vad=_vad(fields, settings),
+        chunk_length_s=settings.chunk_length_s,
+    )
+    return AudioRequest(
+        options=_chunking(fields, options),
+        model=fields.text("model"),
+        format=shape,
+        granularities=granularities,
+        return_timestamps=_bool(fields, "return_timestamps", settings.return_timestamps),
+        logprobs=logprobs,
+        stream=_bool(fields, "stream", False),
+    )
+
+
+def _format(fields: Fields) -> Format:
+    asked = fields.text("response_format") or "json"
+    for known in FORMATS:
+        if asked == known:
+            return known
+    code = "unsupported_value" if asked == "diarized_json" else "invalid_value"
+    raise InvalidOption(
+        f"response_format {asked[:40]!r} is not available; use one of {', '.join(FORMATS)}.",
+        param="response_format",
+        code=code,
+    )
+
+
+def _granularities(fields: Fields, shape: Format) -> tuple[Granularity, ...]:
+    param = "timestamp_granularities[]"
+    asked = fields.list("timestamp_granularities")
+    for value in asked:
+        if value not in ("word", "segment"):
+            raise InvalidOption(f"{param} is 'word' or 'segment', not {value[:40]!r}.", param=param)
+    if asked and shape != "verbose_json":
+        raise InvalidOption(f"{param} needs response_format 'verbose_json'.", param=param)
+    return tuple(dict.fromkeys(asked)) or ("segment",)  # type: ignore[return-value]
+
+
+def _include(fields: Fields, shape: Format) -> bool:
+    asked = fields.list("include")
+    if any(value != "logprobs" for value in asked):
+        raise InvalidOption("include[] can only hold 'logprobs'.", param="include[]")
+    if asked and shape != "json":
+        raise InvalidOption(
+            "include[]=logprobs needs response_format 'json'.",
+            param="include[]",
+            code="unsupported_value",
+        )
+    return bool(asked)
+
+
+def _refuse_speakers(fields: Fields) -> None:
+    for name in ("known_speaker_names", "known_speaker_references"):
+        given = fields.list(name)
+        if len(given) > 4:
+            raise InvalidOption(f"{name}[] takes at most 4 items.", param=f"{name}[]")
+        if given:
+            raise InvalidOption(
+                "This server does not tell speakers apart yet.",
+                param=f"{name}[]",
+                code="unsupported_value",
+            )
+
+
+def _language(fields: Fields, settings: Settings) -> str | None:
+    given = fields.text("language")
+    if given is None:
+        # Candidates for detection are a request to detect.
+        return None if fields.list("languages") else parse_language(settings.language)
+    return parse_language(given)
+
+
+def _languages(fields: Fields) -> tuple[str, ...]:
+    codes = [parse_language(value, param="languages[]") for value in fields.list("languages")]
+    return tuple(dict.fromkeys(code for code in codes if code is not None))
+
+
+def _keywords(fields: Fields) -> tuple[str, ...]:
+    words = fields.list("keywords")
+    if len(words) > MAX_KEYWORDS or any(len(word) > 200 for word in words):
+        raise InvalidOption(
+            f"keywords[] takes at most {MAX_KEYWORDS} items of at most 200 characters.",
+            param="keywords[]",
+        )
+    return words
+
+
+def _temperature(fields: Fields, settings: Settings) -> float:
+    value = _number(fields, "temperature", 0, 1, settings.temperature)
+    return 0.0 if value <= 0.01 else value
+
+
+def _vad(fields: Fields, settings: Settings) -> VadOptions:
+    return VadOptions(
+        enabled=_bool(fields, "vad_filter", settings.vad),
+        threshold=settings.vad_threshold,
+        min_speech_ms=settings.vad_min_speech_ms,
+        min_silence_ms=settings.vad_min_silence_ms,
+        speech_pad_ms=settings.vad_speech_pad_ms,
+    )
+
+
+def _chunking(fields: Fields, options: Options) -> Options:
+    """``auto`` = loudness, then VAD; an object with ``server_vad``'s figures; or nothing."""
+    param = "chunking_strategy"
+    text = fields.text(param)
+    parts: Mapping[str, Any] = fields.object(param)
+    if text is not None and text.startswith("{"):
+        parsed = _json(text)
+        parts = parsed if isinstance(parsed, dict) else {}
+    elif text == "auto":
+        return replace(options, loudness=True, vad=replace(options.vad, enabled=True))
+    elif text in ("null", "none"):
+        return options
+    elif text is not None or (parts and "type" not in parts):
+        raise InvalidOption(
+            "chunking_strategy is 'auto' or an object with type 'server_vad'.", param=param
+        )
+    if not parts:
+        if text is None:
+            return options
+        raise InvalidOption("chunking_strategy is not valid JSON.", param=param)
+    if parts.get("type") != "server_vad":
+        raise InvalidOption("chunking_strategy's type must be 'server_vad'.", param=param)
+    inner = Fields.from_json({k: v for k, v in parts.items() if not isinstance(v, dict | list)})
+    vad = options.vad
+    threshold = _number(inner, "threshold", 0, 1, vad.threshold, param)
+    return replace(
+        options,
+        vad=VadOptions(
+            enabled=True,
+            threshold=min(max(threshold, 0.05), 0.95),
+            min_speech_ms=vad.min_speech_ms,
+            min_silence_ms=int(
+                _number(inner, "silence_duration_ms", 0, 10_000, vad.min_silence_ms, param)
+            ),
+            speech_pad_ms=int(
+                _number(inner, "prefix_padding_ms", 0, 5_000, vad.speech_pad_ms, param)
+            ),
+        ),
+    )
+
+
+def _number(
+    fields: Fields, name: str, low: float, high: float, default: float, param: str | None = None
+) -> float:
+    text = fields.text(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        raise InvalidOption(
+            f"{name} is a number from {low:g} to {high:g}, not {text[:40]!r}.", param=param or name
+        )
+    return value
+
+
+def _bool(fields: Fields, name: str, default: bool) -> bool:
+    text = (fields.text(name) or "").lower()
+    if not text:
+        return default
+    if text not in _TRUE | _FALSE:
+        raise InvalidOption(f"{name} is true or false, not {text[:40]!r}.", param=name)
+    return text in _TRUE
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [text for item in value for text in _texts(item)]
+    if isinstance(value, bool):
+        return ["true" if value else "false"]
+    if isinstance(value, dict):
+        return [json.dumps(value)]
+    return [str(value)]
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise RequestError(f"A field is not valid JSON: {text[:60]!r}.") from error
