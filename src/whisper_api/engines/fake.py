@@ -58,7 +58,7 @@ _DIGITS_HZ = 600.0 + 56.0 * np.arange(50).reshape(5, 10)
 _EDGE = 80  # samples faded in and out, against clicks
 _HOP = 40  # samples (2.5 ms) between places looked at
 _SPAN = MARKER_SAMPLES // _HOP
-_PILOT_SHARE = 0.03  # of a marker's energy, from which the pilot counts as heard (pure: 1/12)
+_PILOT_SHARE = 0.05  # of the energy, from which the pilot counts as heard (a whole marker: 1/12)
 _FLOOR = 1e-7  # mean square below which there is only silence
 _CLEAR = 4.0  # how many times the power of a digit's tone exceeds the next best
 
