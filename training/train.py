@@ -1,0 +1,315 @@
+"""Train the model in stages of wall time; resumable; one process a core.
+
+    python train.py --minutes 72                 # starts, or goes on from runs/last.pt
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+from torch.nn import functional as F
+
+from augment import Noises
+from features import log_mel
+from model import Shape, Whisper
+from text import normalise, vocabulary
+from tokens import EOT, LANG_IDS, NO_SPEECH, NO_TIMESTAMPS, SOT, TRANSCRIBE, TokenSet, tokenizer
+from windows import FRAME, RATE, Corpus, Maker, Recipe, Window, ctc_ids
+
+HERE = Path(__file__).parent
+EMA = 0.999
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A share of the whole time, its windows and its weights."""
+
+    share: float
+    batch: int
+    recipes: tuple[tuple[float, Recipe], ...]  # (probability, recipe)
+    ctc: float
+    guide: float
+
+
+STAGES = (
+    Stage(0.10, 16, ((1.0, Recipe(2.0, 0.3, 0.2)),), 1.0, 0.5),
+    Stage(0.22, 16, ((0.3, Recipe(2.0, 0.6, 0.3, True)), (0.7, Recipe(4.0, 0.6, 0.3, True))), 0.7, 0.5),
+    Stage(0.43, 16, ((0.55, Recipe(4.0, 1.0, 0.5, True)), (0.45, Recipe(8.0, 1.0, 0.6, True))), 0.3, 0.3),
+    Stage(0.25, 4, ((0.75, Recipe(30.0, 1.0, 0.75, False, True, 0.07)), (0.25, Recipe(8.0, 1.0, 0.6, True))), 0.2, 0.2),
+)
+
+
+@dataclass
+class Batch:
+    """Tensors of one step."""
+
+    mels: Tensor
+    offsets: Tensor
+    inputs: Tensor
+    targets: Tensor  # -1 where nothing is asked
+    spans: list[tuple[int, int, int, int]]  # item, row, first and last encoder position
+    ctc: list[list[int]]
+    ctc_lengths: list[int]
+
+
+def collate(windows: list[Window], tokens: TokenSet, rng: np.random.Generator, mask: float) -> Batch:
+    """Windows of one length -> a batch, with some of the spectrogram masked."""
+    mels = log_mel(torch.from_numpy(np.stack([w.audio for w in windows])))
+    longest = max(len(w.tokens) for w in windows) - 1
+    inputs = torch.full((len(windows), longest), tokens.compact(EOT))
+    targets = torch.full((len(windows), longest), -1)
+    spans = []
+    for i, w in enumerate(windows):
+        if w.zero_features:
+            mels[i, :, math.ceil(w.valid / 160) :] = 0
+        _mask(mels[i], w.valid // 160, rng, mask)
+        ids = [tokens.compact(t) for t in w.tokens]
+        inputs[i, : len(ids) - 1] = torch.tensor(ids[:-1])
+        targets[i, w.loss_from : len(ids) - 1] = torch.tensor(ids[w.loss_from + 1 :])
+        if not w.placed and len(ids) - w.loss_from <= 6:
+            targets[i, w.loss_from] = tokens.compact(NO_SPEECH)
+        last = mels.shape[2] // 2 - 1
+        for row, start, end in w.spans:
+            first = min(max(int(start * 50), 0), last)
+            spans.append((i, row, first, min(max(int(end * 50), first), last)))
+    lengths = [max(1, min(len(w.audio), w.valid + FRAME) // FRAME) for w in windows]
+    offsets = torch.tensor([w.offset for w in windows])
+    return Batch(mels, offsets, inputs, targets, spans, [ctc_ids(w.ctc) for w in windows], lengths)
+
+
+def _mask(mel: Tensor, frames: int, rng: np.random.Generator, strength: float) -> None:
+    """SpecAugment (Park et al. 2019): a band and short stretches set to the mean."""
+    if rng.random() < 0.5 * strength:
+        low = int(rng.integers(0, 70))
+        mel[low : low + int(rng.integers(2, 12))] = mel.mean()
+    for _ in range(int(rng.integers(0, 2)) if rng.random() < strength else 0):
+        at = int(rng.integers(0, max(frames, 1)))
+        mel[:, at : at + int(rng.integers(2, 12))] = mel.mean()
+
+
+def losses(model: Whisper, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy, CTC, and how far the guided heads look away from the words."""
+    states = model.encode(batch.mels, batch.offsets)
+    logits, seen = model.decode(batch.inputs, states)
+    ce = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=-1)
+    letters = model.ctc(states).log_softmax(-1).transpose(0, 1)
+    flat = torch.tensor([c for item in batch.ctc for c in item], dtype=torch.long)
+    counts = torch.tensor([len(item) for item in batch.ctc])
+    fits = torch.tensor(batch.ctc_lengths)
+    ctc = F.ctc_loss(letters, flat, fits, counts, reduction="none", zero_infinity=True)
+    ctc = (ctc / counts.clamp(min=4)).mean()
+    guide = ce.new_zeros(())
+    if batch.spans:
+        item, row, first, last = (torch.tensor(c) for c in zip(*batch.spans, strict=True))
+        for heads in seen:
+            total = F.pad(heads.cumsum(-1), (1, 0))
+            mass = total[item, row, last + 1] - total[item, row, first]
+            guide = guide - mass.clamp(min=1e-4).log().mean() / len(seen)
+    return ce, ctc, guide
+
+
+def stage_at(done: float) -> Stage:
+    """The stage of this fraction of the time."""
+    for stage in STAGES:
+        if done < stage.share:
+            return stage
+        done -= stage.share
+    return STAGES[-1]
+
+
+def rate(step: int, done: float) -> float:
+    """Learning rate: a short warm-up, then a cosine over the whole time."""
+    return min(step / 150, 1.0) * (2e-5 + 1.5e-3 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+@torch.no_grad()
+def greedy(model: Whisper, tokens: TokenSet, mels: Tensor, lang: list[str]) -> list[str]:
+    """Texts without timestamps."""
+    states = model.encode(mels)
+    rows = [[SOT, LANG_IDS[code], TRANSCRIBE, NO_TIMESTAMPS] for code in lang]
+    ids = torch.tensor([[tokens.compact(t) for t in row] for row in rows])
+    ended = torch.zeros(len(lang), dtype=torch.bool)
+    stop = tokens.compact(EOT)
+    for _ in range(60):
+        best = model.decode(ids, states)[0][:, -1, : tokens.text_count].argmax(-1)
+        best[ended] = stop
+        ended |= best == stop
+        ids = torch.cat([ids, best[:, None]], 1)
+        if ended.all():
+            break
+    return [tokenizer().decode([t for i in row[4:] if (t := tokens.full(int(i))) < EOT]) for row in ids]
+
+
+def errors(said: list[str], heard: list[str]) -> int:
+    """Edit distance in words."""
+    row = list(range(len(heard) + 1))
+    for i, a in enumerate(said, 1):
+        before, row[0] = row[0], i
+        for j, b in enumerate(heard, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (a != b))
+    return row[-1]
+
+
+def held_out_wer(model: Whisper, tokens: TokenSet, corpus: Corpus, seconds: float, count: int) -> dict[str, float]:
+    """Word error rate on clean held-out voices, by language."""
+    rng = np.random.default_rng(5)
+    result = {}
+    for lang in ("en", "ru"):
+        items = [corpus.pick(rng, lang, seconds - 0.3) for _ in range(count)]
+        wrong = total = 0
+        for at in range(0, count, 16):
+            some = [u for u in items[at : at + 16] if u is not None]
+            audio = np.zeros((len(some), int(seconds * RATE)), np.float32)
+            for i, u in enumerate(some):
+                audio[i, 1600 : 1600 + len(u.samples)] = u.samples.astype(np.float32) / 32768
+            texts = greedy(model, tokens, log_mel(torch.from_numpy(audio)), [lang] * len(some))
+            for u, text in zip(some, texts, strict=True):
+                wrong += errors([w.lower() for w in u.words], normalise(text))
+                total += len(u.words)
+        result[lang] = wrong / max(total, 1)
+    return result
+
+
+class Trainer:
+    """One process of the run."""
+
+    def __init__(self, rank: int, size: int, minutes: float, runs: Path) -> None:
+        self.rank, self.size, self.runs = rank, size, runs
+        self.seconds = minutes * 60
+        torch.manual_seed(7)
+        self.tokens = TokenSet.of_words(vocabulary())
+        self.model = Whisper(Shape(), self.tokens.text_count, self.tokens.unused)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), 1e-3, (0.9, 0.98), weight_decay=0.01)
+        self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.step, self.samples, self.elapsed, self.best = 0, 0, 0.0, 9.0
+        self._resume()
+        self.rng = np.random.default_rng([7, rank, self.step])
+        data = HERE / "data"
+        self.maker = Maker(Corpus(data, held=False), Noises(3), self.tokens)
+        self.held = Corpus(data, held=True) if rank == 0 else None
+
+    def _resume(self) -> None:
+        path = self.runs / "last.pt"
+        if path.exists():
+            state = torch.load(path, weights_only=False)
+            self.model.load_state_dict(state["model"], strict=False)
+            self.ema = state["ema"]
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.samples, self.elapsed, self.best = (
+                state[k] for k in ("step", "samples", "elapsed", "best")
+            )
+
+    def run(self) -> None:
+        """Train until the time is over."""
+        began, told, saved = time.monotonic() - self.elapsed, time.monotonic(), time.monotonic()
+        sums = np.zeros(4)
+        while True:
+            clock = torch.tensor([time.monotonic() - began])
+            dist.broadcast(clock, 0)
+            self.elapsed = float(clock)
+            done = self.elapsed / self.seconds
+            sums += [*self._one(done), 1]
+            if self.rank == 0 and time.monotonic() - told > 60:
+                told = time.monotonic()
+                ce, ctc, guide = sums[:3] / sums[3]
+                self._say({"loss": ce, "ctc": ctc, "guide": guide, "lr": rate(self.step, done), "done": done})
+                sums[:] = 0
+            if self.rank == 0 and (time.monotonic() - saved > 300 or done >= 1):
+                saved = time.monotonic()
+                self._save()
+            if done >= 1:
+                return
+
+    def _one(self, done: float) -> tuple[float, float, float]:
+        stage = stage_at(done)
+        weights = [p for p, _ in stage.recipes]
+        shared = np.random.default_rng([11, self.step])  # the same choice in every process
+        recipe = stage.recipes[int(shared.choice(len(weights), p=weights))][1]
+        count = stage.batch if recipe.seconds <= 4 or stage.batch < 8 else stage.batch // 2
+        if recipe.seconds < 10 and stage.batch < 8:
+            count = 12
+        windows = [self.maker.window(self.rng, recipe) for _ in range(count)]
+        batch = collate(windows, self.tokens, self.rng, recipe.strength)
+        ce, ctc, guide = losses(self.model, batch)
+        self.optimizer.zero_grad()
+        (ce + stage.ctc * ctc + stage.guide * guide).backward()
+        self._share_gradients()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate(self.step, done)
+        self.optimizer.step()
+        self.step += 1
+        self.samples += count * self.size
+        decay = min(EMA, self.step / (self.step + 50))
+        for key, value in self.model.state_dict().items():
+            self.ema[key].lerp_(value, 1 - decay)
+        return float(ce.detach()), float(ctc.detach()), float(guide.detach())
+
+    def _share_gradients(self) -> None:
+        """Average over the processes, and clip to norm 1."""
+        parameters = list(self.model.parameters())
+        grads = torch.cat([p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()) for p in parameters])
+        dist.all_reduce(grads)
+        grads /= self.size
+        grads *= min(1.0, 1.0 / (float(grads.norm()) + 1e-6))
+        at = 0
+        for p in parameters:
+            p.grad = grads[at : at + p.numel()].view_as(p).clone()
+            at += p.numel()
+
+    def _say(self, figures: dict[str, float]) -> None:
+        line = {"minute": round(self.elapsed / 60, 1), "step": self.step, "samples": self.samples}
+        print(json.dumps(line | {k: round(v, 5) for k, v in figures.items()}), flush=True)
+
+    def _save(self) -> None:
+        assert self.held is not None
+        live = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.model.load_state_dict(self.ema)
+        self.model.eval()
+        wer = held_out_wer(self.model, self.tokens, self.held, 8.0, 64)
+        self.model.load_state_dict(live)
+        self.model.train()
+        self._say({f"wer_{k}": v for k, v in wer.items()})
+        state = {
+            "model": live, "ema": self.ema, "optimizer": self.optimizer.state_dict(), "step": self.step,
+            "samples": self.samples, "elapsed": self.elapsed, "best": self.best,
+            "text_ids": self.tokens.text_ids, "shape": self.model.shape.to_dict(), "wer": wer,
+        }  # fmt: skip
+        partial = self.runs / "last.tmp"
+        torch.save(state, partial)
+        os.replace(partial, self.runs / "last.pt")
+        if (mean := sum(wer.values()) / 2) < self.best:
+            self.best = mean
+            torch.save({k: v for k, v in state.items() if k not in ("model", "optimizer")}, self.runs / "best.pt")
+
+
+def work(rank: int, size: int, minutes: float, runs: Path) -> None:
+    """Entry of each process."""
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29531"}
+    dist.init_process_group("gloo", rank=rank, world_size=size)
+    Trainer(rank, size, minutes, runs).run()
+    dist.destroy_process_group()
+
+
+def main() -> None:
+    """Read the arguments and start the processes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=72)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--runs", type=Path, default=HERE / "runs")
+    args = parser.parse_args()
+    args.runs.mkdir(exist_ok=True)
+    mp.spawn(work, (args.processes, args.minutes, args.runs), args.processes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""From shards of utterances to training windows: audio, tokens, word spans, CTC targets."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from augment import Noises, add_noise, finish, shape, speed
+from model import CTC_LETTERS
+from text import random_phrase
+from tokens import (
+    EOT, FIRST_TIME, LANG_IDS, NO_SPEECH, NO_TIMESTAMPS, PREV, SOT, TRANSCRIBE, TRANSLATE, TokenSet, word_ids,
+)  # fmt: skip
+
+RATE = 16000
+FRAME = 320  # samples in one encoder position, and in one timestamp step
+Span = tuple[int, float, float]  # row of the decoder's input, first and last encoder position
+
+
+@dataclass
+class Utterance:
+    """A stored recording: where its samples lie, what is said, and when."""
+
+    samples: np.ndarray
+    lang: str
+    words: list[str]
+    english: list[str]
+    times: list[list[float]]
+    voice: str
+
+
+@dataclass
+class Recipe:
+    """How the windows of a stage look."""
+
+    seconds: float
+    strength: float = 1.0
+    timestamps: float = 0.3
+    offsets: bool = False
+    full: bool = False  # the 30 s layout: first start within 1 s, silence after the last phrase
+    nothing: float = 0.05
+    translate: float = 0.1
+    prompt: float = 0.11
+    english: float = 0.57
+
+
+@dataclass
+class Window:
+    """One sample."""
+
+    audio: np.ndarray
+    valid: int  # samples before the padding
+    zero_features: bool
+    offset: int
+    lang: str
+    tokens: list[int] = field(default_factory=list)  # Whisper's ids
+    loss_from: int = 0
+    spans: list[Span] = field(default_factory=list)
+    ctc: str = ""
+    placed: list[tuple[list[str], float, float]] = field(default_factory=list)
+
+
+class Corpus:
+    """All shards of a folder, split into trained and held-out voices."""
+
+    def __init__(self, folder: Path, held: bool) -> None:
+        self.items: dict[str, list[Utterance]] = {"en": [], "ru": []}
+        for table in sorted(folder.glob("*.json")):
+            if table.name.startswith("held") != held:
+                continue
+            samples = np.memmap(table.with_suffix(".i16"), dtype=np.int16, mode="r")
+            for at, length, lang, words, english, times, voice in json.loads(table.read_text(encoding="utf-8")):
+                self.items[lang].append(Utterance(samples[at : at + length], lang, words, english, times, voice))
+        self.order = {k: np.argsort([len(u.samples) for u in v]) for k, v in self.items.items()}
+        self.lengths = {k: np.array([len(v[i].samples) for i in self.order[k]]) for k, v in self.items.items()}
+
+    def pick(self, rng: np.random.Generator, lang: str, longest: float) -> Utterance | None:
+        """A random utterance of at most that many seconds."""
+        count = int(np.searchsorted(self.lengths[lang], longest * RATE))
+        return self.items[lang][self.order[lang][int(rng.integers(count))]] if count else None
+
+
+class Maker:
+    """Makes windows by a recipe."""
+
+    def __init__(self, corpus: Corpus, noises: Noises, tokens: TokenSet) -> None:
+        self.corpus, self.noises, self.tokens = corpus, noises, tokens
+
+    def window(self, rng: np.random.Generator, recipe: Recipe) -> Window:
+        """One window; a few hold no speech."""
+        total = int(recipe.seconds * RATE)
+        lang = "en" if rng.random() < recipe.english else "ru"
+        offset = int(rng.integers(0, 1500 - total // FRAME + 1)) if recipe.offsets and rng.random() < 0.7 else 0
+        window = Window(np.zeros(total, np.float32), total, False, offset, lang)
+        said: list[tuple[Utterance, float, float]] = []
+        cut: float | None = None
+        if rng.random() >= recipe.nothing:
+            said, cut = self._place(rng, recipe, window)
+        self._pad(rng, recipe, window, said, cut)
+        self._distort(rng, recipe, window, bool(said))
+        self._write(rng, recipe, window, said, cut)
+        return window
+
+    def _place(
+        self, rng: np.random.Generator, recipe: Recipe, window: Window
+    ) -> tuple[list[tuple[Utterance, float, float]], float | None]:
+        """Lay phrases into the window; returns (utterance, start, speed) and where a cut phrase starts."""
+        said: list[tuple[Utterance, float, float]] = []
+        room = recipe.seconds
+        wanted = int(rng.integers(1, 9)) if recipe.full else (1 if rng.random() < 0.6 else 9)
+        at = self._first_start(rng, recipe)
+        while len(said) < wanted:
+            factor = float(rng.uniform(0.82, 1.22)) if rng.random() < 0.8 else 1.0
+            left = (room - at - 0.05) * factor
+            item = self.corpus.pick(rng, window.lang, left)
+            if item is None:
+                break
+            audio = speed(item.samples.astype(np.float32) / 32768, factor)
+            first = int(at * RATE)
+            if first + len(audio) > len(window.audio):
+                break
+            if not said and not recipe.full and wanted == 1:
+                first = int(rng.uniform(0, 1) * (len(window.audio) - len(audio)))
+            window.audio[first : first + len(audio)] += audio * float(rng.uniform(0.6, 1.0))
+            said.append((item, first / RATE, factor))
+            at = (first + len(audio)) / RATE + float(rng.exponential(0.7) + 0.22)
+        cut = None
+        if recipe.full and wanted > 5 and rng.random() < 0.5:
+            cut = self._cut_phrase(rng, window, at)
+        return said, cut
+
+    def _first_start(self, rng: np.random.Generator, recipe: Recipe) -> float:
+        if not recipe.full:
+            return float(rng.uniform(0, 0.4))
+        kind = rng.random()
+        return 0.0 if kind < 0.15 else float(rng.uniform(0, 1)) if kind < 0.75 else float(rng.uniform(1, 8))
+
+    def _cut_phrase(self, rng: np.random.Generator, window: Window, at: float) -> float | None:
+        """A last phrase that runs over the end of a full window: its start is told, its words are not."""
+        item = self.corpus.pick(rng, window.lang, 9)
+        first = len(window.audio) - int(rng.uniform(0.15, 0.7) * (len(item.samples) if item else 0))
+        if item is None or first < at * RATE:
+            return None
+        window.audio[first:] += item.samples[: len(window.audio) - first].astype(np.float32) / 32768
+        return first / RATE
+
+    @staticmethod
+    def _pad(
+        rng: np.random.Generator, recipe: Recipe, window: Window, said: list[tuple[Utterance, float, float]], cut: float | None
+    ) -> None:
+        """Choose where the recording ends, and whether silence or zero features follow."""
+        last = max((t + len(u.samples) / f / RATE for u, t, f in said), default=float(rng.uniform(0.3, recipe.seconds)))
+        kind = rng.random()
+        if cut is not None or kind < (0.15 if recipe.full else 0.4):
+            return
+        trailing = 0.0 if rng.random() < 0.4 else float(rng.exponential(0.8))
+        window.valid = min(len(window.audio), int((last + trailing) * RATE) + 1)
+        window.zero_features = kind < 0.7
+
+    def _distort(self, rng: np.random.Generator, recipe: Recipe, window: Window, speech: bool) -> None:
+        """Distort what comes before the padding."""
+        part, strength = window.audio[: window.valid], recipe.strength
+        if not speech:
+            kind = rng.random()
+            level = 0.0 if kind < 0.25 else 10 ** rng.uniform(-4, -0.7)
+            if kind >= 0.25:
+                part = self.noises.take(rng, len(part)) * level
+        else:
+            if rng.random() < 0.75 * strength:
+                part = shape(rng, part, strength)
+            if rng.random() < 0.1 * strength:
+                other = self.corpus.pick(rng, str(rng.choice(["en", "ru"])), 9)
+                if other is not None:
+                    part = self._babble(rng, part, other)
+            if rng.random() < 0.7:
+                snr = rng.uniform(3 if strength >= 1 else 15, 45)
+                part = add_noise(rng, part, self.noises.take(rng, len(part)), snr)
+            part = finish(rng, part, strength)
+        window.audio[: window.valid] = part
+        window.audio[window.valid :] = 0
+
+    @staticmethod
+    def _babble(rng: np.random.Generator, part: np.ndarray, other: Utterance) -> np.ndarray:
+        """Another voice, reversed so that it says nothing, far below."""
+        voice = np.resize(other.samples[::-1].astype(np.float32) / 32768, len(part))
+        return part + voice * 10 ** (-rng.uniform(10, 25) / 20)
+
+    def _prompt(self, rng: np.random.Generator, recipe: Recipe, lang: str) -> list[int]:
+        """Some previous text, with or without timestamps."""
+        if rng.random() >= recipe.prompt:
+            return []
+        ids, timed, at = [PREV], rng.random() < 0.5, 0.0
+        for _ in range(int(rng.integers(1, 6))):
+            words = list(random_phrase(rng, lang).words)
+            text = [i for w in sentence(words) for i in w]
+            if timed:
+                first = at + float(rng.uniform(0, 1))
+                at = min(first + len(words) * 0.35, 30.0)
+                text = [FIRST_TIME + int(min(first, 30) * 50), *text, FIRST_TIME + int(at * 50)]
+            ids += text
+        return ids[:1] + ids[1:][-100:]
+
+    def _write(
+        self, rng: np.random.Generator, recipe: Recipe, window: Window, said: list[tuple[Utterance, float, float]], cut: float | None
+    ) -> None:
+        """Tokens, the spans their rows should look at, and the CTC text."""
+        timed = rng.random() < recipe.timestamps
+        translate = rng.random() < (recipe.translate / (1 - recipe.english) if window.lang == "ru" else 0.03)
+        ids = self._prompt(rng, recipe, window.lang)
+        window.loss_from = len(ids)
+        ids += [SOT, LANG_IDS[window.lang], TRANSLATE if translate else TRANSCRIBE]
+        if not timed:
+            ids.append(NO_TIMESTAMPS)
+        for item, start, factor in said:
+            self._phrase(window, ids, item, start, factor, timed, translate)
+        if timed and cut is not None:
+            ids.append(stamp(cut, window.offset))
+        elif timed and not said:
+            ids.append(stamp(0.0, window.offset))
+        window.tokens = [*ids, EOT]
+        window.ctc = " ".join(" ".join(u.words) for u, _, _ in said)
+
+    @staticmethod
+    def _phrase(
+        window: Window, ids: list[int], item: Utterance, start: float, factor: float, timed: bool, translate: bool
+    ) -> None:
+        words = item.english if translate else item.words
+        times = [(start + s / factor, start + e / factor) for s, e in item.times]
+        end = times[-1][1]
+        if timed:
+            ids.append(stamp(times[0][0], window.offset))
+            window.spans.append((len(ids) - 2, times[0][0] - 0.1, times[0][0] + 0.1))
+        pieces = sentence(words)
+        for number, piece in enumerate(pieces):
+            last = number == len(pieces) - 1
+            span = (end - 0.06, end + 0.06) if last else times[number] if len(words) == len(times) else None
+            for token in piece:
+                ids.append(token)
+                if span is not None:
+                    window.spans.append((len(ids) - 2, span[0] - 0.03, span[1] + 0.03))
+        if timed:
+            ids.append(stamp(end, window.offset))
+            window.spans.append((len(ids) - 2, end - 0.06, end + 0.06))
+        window.placed.append((item.words, times[0][0], end))
+
+
+def sentence(words: list[str]) -> list[tuple[int, ...]]:
+    """Ids of each word as written, and of the full stop at the end."""
+    return [word_ids(" " + words[0].capitalize()), *(word_ids(" " + w) for w in words[1:]), word_ids(".")]
+
+
+def stamp(seconds: float, offset: int) -> int:
+    """The timestamp token of a time in a window that lies `offset` positions into the 30 s."""
+    return FIRST_TIME + min(max(round(seconds * 50) + offset, 0), 1500)
+
+
+def ctc_ids(text: str) -> list[int]:
+    """Letters of the CTC head."""
+    return [CTC_LETTERS.index(c) for c in text]
