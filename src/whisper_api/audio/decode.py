@@ -1,118 +1,187 @@
-"""Decoding in a warm pool of killable processes; the event loop only waits.
+"""Audio files to PCM in a warm pool of processes that can be killed.
 
-A file that crashes its process, eats its memory or never ends costs the one request that
-brought it. PCM comes back as a file, never through a pipe.
+A hostile file may crash, hang or bloat the process that decodes it; that costs this one
+request. The pool is one thread and one process (``audio.worker``) per slot. One slot, where
+there are several, takes only short work, so that a clip never waits for two long films.
 """
 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-from collections.abc import Callable
+import logging
 from concurrent.futures import Future
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pebble import ProcessExpired, ProcessPool
-
-from whisper_api.audio import worker
-from whisper_api.audio.preprocess import old_chain
+from whisper_api import errors
+from whisper_api.audio.preprocess import LEAD_SECONDS, TAIL_SECONDS, Chain
+from whisper_api.audio.probe import Probe
 from whisper_api.audio.scratch import Scratch
-from whisper_api.audio.worker import DecodeJob, Probe
+from whisper_api.audio.slots import Job, JobQueue, Slot
 from whisper_api.config import Settings
-from whisper_api.errors import RequestError, ShuttingDown, UndecodableAudio
-from whisper_api.types import AudioFile, Options, Waveform
+from whisper_api.errors import CapacityError, DecoderCrashed, UndecodableAudio
+from whisper_api.types import SAMPLE_RATE, AudioFile, Options, Waveform
 
-T = TypeVar("T")
-PROBE_TIMEOUT = 20.0
-"""Seconds that looking into one file may take."""
+_log = logging.getLogger(__name__)
+
+PROBE_SECONDS = 30.0
+"""Longest time that looking into one file may take."""
+LIGHT_BYTES = 8 * 1024 * 1024
+"""Files up to this size count as short work."""
 
 
 class Decoder:
-    """The pool. ``start`` it before use; all methods are for one event loop."""
+    """Decodes and probes files; thread-safe, usable from any event loop."""
 
     def __init__(self, settings: Settings) -> None:
-        """Nothing runs yet.
+        """Nothing runs before ``start`` or the first file.
 
         Raises:
             SettingsError: ``compand_params`` is not in sox's syntax.
         """
         self._settings = settings
-        self._chain = old_chain(settings)
-        self._pool: ProcessPool | None = None
+        self._chain = Chain.of(settings)
+        self._queue = JobQueue()
+        self._slots: list[Slot] = []
 
     def start(self) -> None:
-        """Start the processes and wait until one of them answers."""
-        self._pool = ProcessPool(
-            max_workers=self._settings.decode_workers,
-            max_tasks=self._settings.decode_recycle,
-            initializer=worker.limit_process,
-            initargs=(self._settings.decode_memory_mb,),
-            # A fork would copy the server's threads and locks in an unknown state.
-            context=multiprocessing.get_context("spawn"),
-        )
-        self._pool.schedule(_ready).result(timeout=60)
+        """Start the worker processes; they warm up in the background."""
+        if self._slots or self._queue.closed:
+            return
+        count = self._settings.decode_workers
+        limits = self._limits()
+        self._slots = [
+            Slot(
+                self._queue,
+                limits,
+                recycle=self._settings.decode_recycle,
+                light_only=count > 1 and index == 0,
+            )
+            for index in range(count)
+        ]
 
     def close(self) -> None:
-        """Kill whatever runs and end the pool."""
-        if self._pool is not None:
-            self._pool.stop()  # type: ignore[no-untyped-call]
-            self._pool.join()
-            self._pool = None
+        """Kill the workers; whoever waits gets ShuttingDown. The decoder is of no use after."""
+        self._queue.close()
+        for slot in self._slots:
+            slot.abort()
+        for slot in self._slots:
+            slot.join()
+
+    @property
+    def pids(self) -> list[int]:
+        """Process numbers of the live workers."""
+        return [pid for slot in self._slots if (pid := slot.pid) is not None]
 
     async def probe(self, path: Path) -> Probe:
-        """What the file at ``path`` is.
+        """What the file is, by its content alone.
 
         Raises:
-            UndecodableAudio: nothing that is served here.
+            UndecodableAudio: not audio, broken, a format this server does not read, or one
+                whose reading crashed (``decoder_crashed``) or hung (``decode_timeout``).
+            ShuttingDown: the decoder was closed.
         """
-        return await self._call(worker.probe_file, path, timeout=PROBE_TIMEOUT)
+        request = {"op": "probe", "source": _absolute(path)}
+        limit = min(PROBE_SECONDS, self._settings.decode_timeout_s)
+        reply = await self._run(Job(request, limit, light=True))
+        return Probe(**reply)
 
     async def decode(self, file: AudioFile, scratch: Scratch, options: Options) -> Waveform:
-        """The file as PCM in ``scratch``; cancelling the call kills the work.
+        """The file as PCM in ``scratch``, preprocessed as the settings and options ask.
 
         Raises:
-            UndecodableAudio: broken; also when it crashes its process or takes too long.
-            AudioTooShort, AudioTooLong.
+            AudioTooShort: under 0.1 s.
+            AudioTooLong: over ``max_duration_s``, noticed while decoding.
+            UndecodableAudio: no audio came out; also for a file that crashed the decoder
+                (``decoder_crashed``), hung it (``decode_timeout``) or needed more memory
+                than the limit (``decode_memory``).
+            CapacityError: the disk is full.
+            ShuttingDown: the decoder was closed.
         """
-        job = DecodeJob(
-            source=file.path,
-            target=scratch.unique("pcm", ".raw"),
-            max_seconds=self._settings.max_duration_s,
-            chain=self._chain,
-            loudness=options.loudness,
+        target = scratch.unique("pcm", ".s16")
+        request = {
+            "op": "decode",
+            "source": _absolute(file.path),
+            "target": _absolute(target),
+            "rate": SAMPLE_RATE,
+            "max_seconds": self._settings.max_duration_s,
+            "chain": asdict(self._chain) if self._chain else None,
+            "loudness": options.loudness,
+        }
+        light = file.size <= LIGHT_BYTES
+        job = Job(request, self._settings.decode_timeout_s, light=light, counts=True)
+        reply = await self._run(job)
+        return Waveform(
+            path=target,
+            samples=int(reply["samples"]),
+            lead=int(reply["lead"]),
+            tail=int(reply["tail"]),
+            peak=float(reply["peak"]),
+            damaged=int(reply["damaged"]),
         )
-        result = await self._call(worker.decode_file, job, timeout=self._settings.decode_timeout_s)
-        return Waveform(job.target, result.samples, result.lead, result.tail, result.peak)
 
-    async def _call(self, function: Callable[[Any], T], argument: object, timeout: float) -> T:
-        if self._pool is None:
-            raise ShuttingDown
+    async def _run(self, job: Job) -> dict[str, Any]:
+        self.start()
+        self._queue.put(job)
         try:
-            future: Future[T] = self._pool.schedule(function, args=[argument], timeout=timeout)
-        except RuntimeError as error:
-            raise ShuttingDown from error
-        try:
-            return await asyncio.wrap_future(future)
-        except RequestError:
+            reply = await asyncio.wrap_future(job.future)
+        except asyncio.CancelledError:
+            job.abort("cancelled")
+            await _ended(job.ended)
             raise
-        except TimeoutError as error:
-            raise UndecodableAudio(
-                f"Decoding took longer than this server allows ({timeout:.0f} seconds).",
+        return self._outcome(job, reply)
+
+    def _outcome(self, job: Job, reply: dict[str, Any] | None) -> dict[str, Any]:
+        """The worker's answer, or the error that it or its death stands for."""
+        if reply is None:
+            raise self._death(job)
+        if "ok" in reply:
+            return dict(reply["ok"])
+        if reply.get("detail"):
+            _log.info("undecodable audio: %s", reply["detail"])
+        if reply.get("error") == "storage_full":
+            raise CapacityError(
+                "The server's disk is full; try again later.", retry_after=60, code="storage_full"
+            )
+        kind = getattr(errors, str(reply.get("error")), UndecodableAudio)
+        raise kind(str(reply.get("message", "")), code=reply.get("code"))
+
+    def _death(self, job: Job) -> Exception:
+        if job.reason == "closed":
+            return errors.ShuttingDown()
+        if job.reason == "timeout":
+            return UndecodableAudio(
+                f"Decoding this file took longer than this server allows ({job.limit:g} s).",
                 code="decode_timeout",
-            ) from error
-        except ProcessExpired as error:
-            raise UndecodableAudio(
-                "The audio file made the decoder stop.", code="decoder_crashed"
-            ) from error
-        except MemoryError as error:
-            raise UndecodableAudio(
-                "Decoding the audio file needs more memory than this server allows.",
-                code="decoder_memory",
-            ) from error
-        except (ValueError, OSError, IndexError) as error:
-            raise UndecodableAudio from error
+            )
+        if not job.started:
+            return DecoderCrashed("The audio decoder could not be started on this server.")
+        return UndecodableAudio(
+            "Decoding this file crashed the audio decoder; the file is probably damaged.",
+            code="decoder_crashed",
+        )
+
+    def _limits(self) -> dict[str, int]:
+        settings = self._settings
+        seconds = settings.max_duration_s + LEAD_SECONDS + TAIL_SECONDS + 60
+        rate = max(SAMPLE_RATE, self._chain.rate if self._chain else 0)
+        return {
+            "memory_bytes": settings.decode_memory_mb << 20,
+            "file_bytes": int(2 * rate * seconds),
+        }
 
 
-def _ready() -> bool:
-    return True
+def _absolute(path: Path) -> str:
+    return str(path.absolute())
+
+
+async def _ended(ended: Future[None]) -> None:
+    """Wait until a killed job has let go of its files (milliseconds)."""
+    waiting = asyncio.wrap_future(ended)
+    while not waiting.done():
+        try:
+            await asyncio.wait([waiting], timeout=5)
+        except asyncio.CancelledError:
+            continue
+        return

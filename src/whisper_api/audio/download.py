@@ -24,6 +24,19 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_NEVER = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "168.63.129.16/32",  # the machine agent of a cloud, though formally public
+        "192.88.99.0/24",  # 6to4 relays
+        "64:ff9b:1::/48",  # NAT64 inside one network
+        "::/96",  # IPv4-compatible addresses
+        "fec0::/10",  # site-local
+        "2001:db8::/32",
+        "3fff::/20",
+        "5f00::/16",
+    )
+)
 CHUNK = 1 << 16
 
 
@@ -68,19 +81,19 @@ async def fetch(
     url: str,
     *,
     allowed: Allowed,
-    timeout: float,
-    max_redirects: int,  # noqa: ASYNC109 - the whole hop chain shares one deadline, set inside
+    seconds: float,
+    max_redirects: int,
 ) -> AsyncIterator[Fetched]:
-    """Open ``url``; the block reads its chunks. Everything must end within ``timeout`` seconds.
+    """Open ``url``; the block reads its chunks. Everything must end within ``seconds``.
 
     Raises:
         UrlRefused: a scheme, address or redirect that is not allowed.
         UrlFailed: the other side does not answer, or not with the file.
     """
-    limits = httpx.Timeout(min(timeout, 30.0))
+    limits = httpx.Timeout(min(seconds, 30.0))
     try:
         async with (
-            asyncio.timeout(timeout),
+            asyncio.timeout(seconds),
             httpx.AsyncClient(trust_env=False, timeout=limits, follow_redirects=False) as client,
         ):
             response, final = await _follow(client, url, allowed, max_redirects)
@@ -91,7 +104,7 @@ async def fetch(
             finally:
                 await response.aclose()
     except TimeoutError as error:
-        raise UrlFailed(f"The URL was not fetched within {timeout:.0f} seconds.") from error
+        raise UrlFailed(f"The URL was not fetched within {seconds:.0f} seconds.") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise UrlFailed(f"The URL could not be fetched ({type(error).__name__}).") from error
 
@@ -101,6 +114,8 @@ def is_public(address: Address) -> bool:
     inner = _unwrap(address)
     if inner is not None:
         return is_public(inner)
+    if any(address in network for network in _NEVER):
+        return False
     return address.is_global and not (
         address.is_multicast or address.is_reserved or address.is_unspecified
     )
@@ -138,28 +153,39 @@ async def _follow(
 async def _connect(
     client: httpx.AsyncClient, parts: SplitResult, allowed: Allowed
 ) -> httpx.Response:
+    """Open ``parts`` at one of its host's addresses, in the order the resolver gave them."""
     host = parts.hostname or ""
     port = parts.port or _PORTS[parts.scheme]
-    address = await _resolve(host, port, allowed)
+    addresses = await _resolve(host, port, allowed)
+    for address in addresses[:-1]:
+        try:
+            return await client.send(_request(client, parts, host, port, address), stream=True)
+        except httpx.ConnectError:
+            continue
+    return await client.send(_request(client, parts, host, port, addresses[-1]), stream=True)
+
+
+def _request(
+    client: httpx.AsyncClient, parts: SplitResult, host: str, port: int, address: Address
+) -> httpx.Request:
+    """A request to ``address`` that names ``host`` in its header and in the TLS handshake."""
     literal = f"[{address}]" if address.version == 6 else str(address)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    default = port == _PORTS[parts.scheme]
-    shown = f"[{host}]" if ":" in host else host
-    request = client.build_request(
+    shown = f"[{host}]" if ":" in host else host.encode("idna").decode()
+    return client.build_request(
         "GET",
         f"{parts.scheme}://{literal}:{port}{path}",
         headers={
-            "Host": shown if default else f"{shown}:{port}",
+            "Host": shown if port == _PORTS[parts.scheme] else f"{shown}:{port}",
             "Accept-Encoding": "identity",
             "User-Agent": "whisper-api-server",
         },
-        extensions={"sni_hostname": host},
+        extensions={"sni_hostname": shown.strip("[]")},
     )
-    return await client.send(request, stream=True)
 
 
-async def _resolve(host: str, port: int, allowed: Allowed) -> Address:
-    """The address to connect to.
+async def _resolve(host: str, port: int, allowed: Allowed) -> list[Address]:
+    """The addresses that may be connected to.
 
     Raises:
         UrlRefused: any of the name's addresses is not allowed; a mixed answer is an attack.
@@ -176,7 +202,7 @@ async def _resolve(host: str, port: int, allowed: Allowed) -> Address:
         raise UrlFailed(f"The host {host!r} could not be found.")
     if not all(allowed.admits(host, address) for address in addresses):
         raise UrlRefused(f"The host {host!r} is not in the public internet.")
-    return addresses[0]
+    return list(dict.fromkeys(addresses))
 
 
 def _parse(url: str) -> SplitResult:

@@ -1,215 +1,231 @@
-"""The old sox chain and loudness, as passes over PCM on disk in bounded memory.
+"""The second pass over decoded PCM: the old sox chain, or loudness alone; bounded memory.
 
-The chain of old installations was: mono at ``audio_rate``, ``sox norm``, ``sox compand``, then
-2 s of silence in front and 1 s behind. libav's compand takes the same figures.
+The chain is what old installations ran as ``sox … norm N compand … pad 2 1``: mono at
+``audio_rate``, the peak brought to ``norm_level`` dB, dynamic range compression, 2.0 s of
+silence in front and 1.0 s behind. Here libav's ``compand`` (a port of sox's) does it.
 """
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from whisper_api.config import Settings
 from whisper_api.errors import SettingsError
 from whisper_api.types import SAMPLE_RATE
 
-LEAD = 2 * SAMPLE_RATE
-"""Samples of silence in front of the old chain's output."""
-TAIL = SAMPLE_RATE
-"""Samples of silence behind it."""
-OLD_RATE, OLD_LEVEL = 8000, -0.5
-OLD_COMPAND = "0.3,1 -90,-90,-70,-70,-60,-20,0,0 -5 0 0.2"
-"""Defaults of the old server for stages that a config leaves out."""
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.filter import Graph
 
-BLOCK = 1 << 18  # samples read at a time
-LOUDNESS_TARGET = -20.0
-"""Gated level in dB (RMS of full scale) that loudness normalisation aims at."""
-_CEILING = 10 ** (-1 / 20)
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
+    from whisper_api.audio.libav import Pcm, Samples
+    from whisper_api.config import Settings
 
-Pcm = NDArray[np.int16]
+LEAD_SECONDS, TAIL_SECONDS = 2.0, 1.0
+DEFAULT_RATE = 8000
+DEFAULT_NORM = -0.5
+DEFAULT_COMPAND = "0.3,1 -90,-90,-70,-70,-60,-20,0,0 -5 0 0.2"
+
+TARGET_LUFS = -20.0  #: loudness that ``chunking_strategy=auto`` brings speech to
+CEILING_DB = -1.0  #: no sample goes over this while loudness is raised
+_SILENT_LUFS = -69.0
+_MOST_GAIN_DB = 30.0
+_BLOCK = 1 << 16
+_GATE_SECONDS = 0.4  #: one measuring block of EBU R128
 
 
 @dataclass(frozen=True, slots=True)
-class Compand:
-    """The figures of sox's ``compand``; times in seconds, levels in dB."""
+class Chain:
+    """The old chain with its three parameters."""
 
-    attack: float
-    decay: float
-    points: tuple[tuple[float, float], ...]
-    knee: float = 0.01
-    gain: float = 0.0
-    volume: float = 0.0
-    delay: float = 0.0
+    rate: int = DEFAULT_RATE
+    norm: float = DEFAULT_NORM  #: dB
+    compand: str = DEFAULT_COMPAND  #: sox's syntax
 
-    def filter_args(self) -> str:
-        """The same as arguments of libav's compand filter."""
-        points = "|".join(f"{a:g}/{b:g}" for a, b in self.points)
-        return (
-            f"attacks={self.attack:g}:decays={self.decay:g}:points={points}:"
-            f"soft-knee={self.knee:g}:gain={self.gain:g}:volume={self.volume:g}:"
-            f"delay={self.delay:g}"
+    @classmethod
+    def of(cls, settings: Settings) -> Chain | None:
+        """The chain that the settings turn on; None when they name none of its keys.
+
+        Raises:
+            SettingsError: ``compand_params`` is not in sox's syntax.
+        """
+        if not settings.preprocess:
+            return None
+        parse_compand(settings.compand_params or DEFAULT_COMPAND)
+        return cls(
+            rate=settings.audio_rate or DEFAULT_RATE,
+            norm=DEFAULT_NORM if settings.norm_level is None else settings.norm_level,
+            compand=settings.compand_params or DEFAULT_COMPAND,
         )
 
 
-@dataclass(frozen=True, slots=True)
-class OldChain:
-    """One installation's chain."""
-
-    rate: int
-    level: float  #: dB of full scale for the peak
-    compand: Compand
-
-
-def old_chain(settings: Settings) -> OldChain | None:
-    """The chain that the settings ask for, None when they name no part of it.
+def parse_compand(text: str) -> str:
+    """sox's ``attack,decay [knee:]in,out{,in,out} [gain [initial [delay]]]`` for libav's filter.
 
     Raises:
-        SettingsError: ``compand_params`` is not in sox's syntax.
+        SettingsError: the text does not follow that syntax; the message says where.
     """
-    if not settings.preprocess:
-        return None
-    level = settings.norm_level
-    return OldChain(
-        rate=settings.audio_rate or OLD_RATE,
-        level=OLD_LEVEL if level is None else level,
-        compand=parse_compand(settings.compand_params or OLD_COMPAND),
+    parts = text.split()
+    if not 2 <= len(parts) <= 5:
+        raise _bad(text, "it needs two to five parts between spaces")
+    times = _numbers(text, parts[0])
+    if len(times) < 2 or len(times) % 2 or min(times) < 0:
+        raise _bad(text, "the first part is attack,decay in seconds")
+    knee, curve = _curve(text, parts[1])
+    gain, volume, delay = (_numbers(text, part) for part in (*parts[2:], "0", "0", "0")[:3])
+    if len(gain) != 1 or len(volume) != 1 or len(delay) != 1 or not 0 <= delay[0] <= 20:
+        raise _bad(text, "gain, initial volume and delay (0 to 20 s) are one number each")
+    # sox never lets the knee be sharper than this.
+    knee = max(knee, 0.01)
+    points = "|".join(f"{level:g}/{out:g}" for level, out in curve)
+    return (
+        f"attacks={times[0]:g}:decays={times[1]:g}:points={points}:soft-knee={knee:g}"
+        f":gain={gain[0]:g}:volume={volume[0]:g}:delay={delay[0]:g}"
     )
 
 
-def parse_compand(text: str) -> Compand:
-    """Figures in sox's syntax: ``attack,decay [knee:]in,out{,in,out} [gain [volume [delay]]]``.
+def _curve(text: str, part: str) -> tuple[float, list[tuple[float, float]]]:
+    knee, _, levels = part.rpartition(":")
+    numbers = _numbers(text, levels)
+    if len(numbers) % 2:  # sox: an omitted first output is the same as the first input
+        numbers.insert(0, numbers[0])
+    curve = list(zip(numbers[::2], numbers[1::2], strict=True))
+    inputs = [level for level, _ in curve]
+    if inputs != sorted(set(inputs)) or inputs[-1] > 0:
+        raise _bad(text, "the input levels must rise and end at 0 dB or below")
+    return (_numbers(text, knee)[0] if knee else 0.0), curve
 
-    Raises:
-        SettingsError: anything else.
-    """
-    parts = text.split()
+
+def _numbers(text: str, part: str) -> list[float]:
     try:
-        if not 2 <= len(parts) <= 5:
-            raise ValueError("2 to 5 groups separated by spaces are needed")
-        attack, decay = _numbers(parts[0], 2)
-        knee, _, curve = parts[1].rpartition(":")
-        flat = _numbers(curve)
-        if len(flat) % 2 or len(flat) < 2:
-            raise ValueError("the curve needs pairs of levels")
-        points = tuple(zip(flat[::2], flat[1::2], strict=True))
-        if any(a[0] >= b[0] for a, b in pairwise(points)):
-            raise ValueError("input levels must rise")
-        rest = [_numbers(part, 1)[0] for part in parts[2:]]
-        gain, volume, delay = [*rest, 0.0, 0.0, 0.0][:3]
-    except ValueError as error:
-        raise SettingsError(f"compand_params: {text!r} is not sox's syntax: {error}.") from error
-    if attack < 0 or decay < 0 or not 0 <= delay <= 10:
-        raise SettingsError("compand_params: times are 0 or more, and the delay at most 10 s.")
-    return Compand(attack, decay, points, float(knee) if knee else 0.01, gain, volume, delay)
+        numbers = [float(number) for number in part.split(",")]
+    except ValueError:
+        raise _bad(text, f"{part!r} is not a list of numbers") from None
+    if not all(math.isfinite(number) for number in numbers):
+        raise _bad(text, f"{part!r} is not a list of finite numbers")
+    return numbers
 
 
-def run_chain(chain: OldChain, source: Path, target: Path, peak: float) -> tuple[int, float]:
-    """Pass two: ``source`` (s16 at the chain's rate) normalised, companded, at 16 kHz, padded.
+def _bad(text: str, why: str) -> SettingsError:
+    return SettingsError(
+        f"compand_params: {text!r} is not sox's compand syntax ({why}); "
+        f"an example is {DEFAULT_COMPAND!r}"
+    )
 
-    Returns the samples written, silence included, and the new peak.
+
+def run_chain(source: Path, target: Path, peak: int, chain: Chain) -> tuple[Pcm, int, int]:
+    """Second pass of the old chain: 16-bit mono at ``chain.rate`` -> padded PCM at 16 kHz.
+
+    Args:
+        peak: largest absolute sample of ``source``; 0 is silence, which no gain changes.
+
+    Returns:
+        What was written, and the samples of silence in front and behind.
     """
-    gain = 10 ** (chain.level / 20) / peak if peak > 0 else 1.0
-    samples, top = LEAD + TAIL, 0
-    with target.open("wb") as out:
-        out.write(bytes(2 * LEAD))
-        for block in _companded(chain, source, gain):
-            samples += block.size
-            if block.size:
-                top = max(top, int(block.max()), -int(block.min()))
-            out.write(block.tobytes())
-        out.write(bytes(2 * TAIL))
-    return samples, min(1.0, top / 32768)
+    from whisper_api.audio.libav import Pcm, write_block
 
-
-def loudness_gain(source: Path, peak: float) -> float:
-    """The factor that brings 16 kHz PCM to ``LOUDNESS_TARGET`` without clipping; 1 for silence.
-
-    The level is gated as in ITU-R BS.1770 (blocks of 400 ms, absolute gate at -70 dB, relative
-    gate 10 dB under the mean) but not frequency-weighted.
-    """
-    size = SAMPLE_RATE * 2 // 5
-    powers = np.concatenate([_block_powers(block, size) for block in read_pcm(source, 50 * size)])
-    loud = powers[powers > 1e-7]
-    if peak <= 0 or loud.size == 0:
-        return 1.0
-    loud = loud[loud > loud.mean() / 10]
-    wanted = float(10 ** (LOUDNESS_TARGET / 20) / np.sqrt(loud.mean()))
-    return min(wanted, _CEILING / peak) if wanted > 1 else wanted
-
-
-def write_gain(source: Path, target: Path, gain: float) -> None:
-    """``source`` times ``gain`` into ``target``, clipped to 16 bits."""
-    with target.open("wb") as out:
-        for block in read_pcm(source):
-            scaled = np.rint(block.astype(np.float32) * gain)
-            out.write(np.clip(scaled, -32768, 32767).astype("<i2").tobytes())
-
-
-def read_pcm(source: Path, block: int = BLOCK) -> Iterator[Pcm]:
-    """The samples of a PCM file, ``block`` at a time."""
-    with source.open("rb") as file:
-        while raw := file.read(2 * block):
-            yield np.frombuffer(raw, "<i2")
-
-
-def _block_powers(block: Pcm, size: int) -> NDArray[np.float64]:
-    whole = block.size // size * size
-    parts = [block[:whole].reshape(-1, size)] if whole else []
-    if whole < block.size:
-        parts.append(block[whole:].reshape(1, -1))
-    return np.concatenate([np.mean((p / 32768.0) ** 2, axis=1) for p in parts])
-
-
-def _companded(chain: OldChain, source: Path, gain: float) -> Iterator[Pcm]:
-    import av
-    import av.filter
-    from av.audio.frame import AudioFrame
-
-    graph = av.filter.Graph()
-    nodes = [
-        graph.add_abuffer(format="s16", sample_rate=chain.rate, layout="mono"),
-        graph.add("aformat", "sample_fmts=dblp"),
-        graph.add("volume", f"volume={gain:.9g}:precision=double"),
-        graph.add("compand", chain.compand.filter_args()),
-        graph.add("aresample", str(SAMPLE_RATE)),
-        graph.add("aformat", f"sample_fmts=s16:sample_rates={SAMPLE_RATE}"),
-        graph.add("abuffersink"),
+    gain = 10 ** (chain.norm / 20) * 32768 / peak if peak else 1.0
+    lead, tail = (int(seconds * SAMPLE_RATE) for seconds in (LEAD_SECONDS, TAIL_SECONDS))
+    filters = [
+        ("volume", f"volume={gain:.9f}:precision=float"),
+        ("compand", parse_compand(chain.compand)),
+        ("aresample", str(SAMPLE_RATE)),
+        ("aformat", "sample_fmts=s16:channel_layouts=mono"),
     ]
-    for one, two in pairwise(nodes):
-        one.link_to(two)
-    graph.configure()
-    for block in read_pcm(source, 1 << 14):
-        frame = AudioFrame.from_ndarray(block.reshape(1, -1), format="s16", layout="mono")
-        frame.sample_rate = chain.rate
-        frame.pts = None
+    pcm = Pcm()
+    with target.open("wb") as out:
+        write_block(out, np.zeros(lead, np.int16), pcm)
+        for frame in _filtered(source, chain.rate, filters):
+            data = memoryview(frame.planes[0])[: 2 * frame.samples]
+            write_block(out, np.frombuffer(data, "<i2"), pcm)
+        write_block(out, np.zeros(tail, np.int16), pcm)
+    return pcm, lead, tail
+
+
+def normalise_loudness(path: Path, peak: int) -> int:
+    """Bring 16 kHz PCM to ``TARGET_LUFS`` in place by one gain for the whole file.
+
+    The gain stays so low that the peak keeps under ``CEILING_DB``; silence is left alone.
+    Returns the new peak.
+    """
+    loudness = measure_loudness(path)
+    if loudness is None or not peak:
+        return peak
+    headroom = CEILING_DB - 20 * math.log10(peak / 32768)
+    gain = 10 ** (min(TARGET_LUFS - loudness, headroom, _MOST_GAIN_DB) / 20)
+    with path.open("r+b") as file:
+        while block := file.read(2 * _BLOCK):
+            scaled = np.rint(np.frombuffer(block, "<i2") * gain).astype("<i2")
+            file.seek(-len(block), 1)
+            file.write(scaled.tobytes())
+    return round(peak * gain)
+
+
+def measure_loudness(path: Path) -> float | None:
+    """Integrated loudness (EBU R128) of 16 kHz PCM in LUFS; None for silence."""
+    last: dict[str, str] = {}
+    rest = np.zeros(int(_GATE_SECONDS * SAMPLE_RATE), np.int16)
+    for frame in _filtered(path, SAMPLE_RATE, [("ebur128", "metadata=1:framelog=quiet")], rest):
+        last = frame.metadata
+    loudness = float(last.get("lavfi.r128.I", "-inf"))
+    return loudness if math.isfinite(loudness) and loudness > _SILENT_LUFS else None
+
+
+def _filtered(
+    source: Path, rate: int, filters: list[tuple[str, str]], rest: Samples | None = None
+) -> Iterator[AudioFrame]:
+    """The PCM of a file (and of ``rest`` behind it) through a chain of libav's filters."""
+    import av
+
+    graph = _graph(rate, filters)
+    position = 0
+    for block in _blocks(source, rest):
+        frame = av.AudioFrame.from_ndarray(block[None, :], format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = rate, position, Fraction(1, rate)
+        position += block.size
         graph.push(frame)
         yield from _pull(graph)
     graph.push(None)
     yield from _pull(graph)
 
 
-def _pull(graph: Any) -> Iterator[Pcm]:
+def _blocks(source: Path, rest: Samples | None) -> Iterator[Samples]:
+    with source.open("rb") as file:
+        while data := file.read(2 * _BLOCK):
+            yield np.frombuffer(data, "<i2")
+    if rest is not None:
+        yield rest
+
+
+def _graph(rate: int, filters: list[tuple[str, str]]) -> Graph:
+    from av.filter import Graph
+
+    graph = Graph()
+    tail = graph.add_abuffer(
+        format="s16", sample_rate=rate, layout="mono", time_base=Fraction(1, rate)
+    )
+    for name, arguments in filters:
+        link = graph.add(name, arguments)
+        tail.link_to(link)
+        tail = link
+    tail.link_to(graph.add("abuffersink"))
+    graph.configure()
+    return graph
+
+
+def _pull(graph: Graph) -> Iterator[AudioFrame]:
+    import av
+    from av.audio.frame import AudioFrame
+
     while True:
         try:
             frame = graph.pull()
-        except (BlockingIOError, EOFError):
+        except (av.error.BlockingIOError, av.error.EOFError):
             return
-        if frame.samples:
-            yield np.frombuffer(memoryview(frame.planes[0])[: 2 * frame.samples], "<i2")
-
-
-def _numbers(text: str, count: int | None = None) -> list[float]:
-    parts = text.split(",")
-    if any(not re.fullmatch(_NUMBER, part) for part in parts):
-        raise ValueError(f"{text!r} is not a list of numbers")
-    if count is not None and len(parts) != count:
-        raise ValueError(f"{text!r} should be {count} number(s)")
-    return [float(part) for part in parts]
+        if isinstance(frame, AudioFrame):
+            yield frame
