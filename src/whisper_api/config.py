@@ -64,7 +64,7 @@ Folders = Annotated[tuple[FilePath, ...], BeforeValidator(_split)]
 class FileValidation(BaseModel):
     """Which uploads are let in."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     max_file_size_mb: Annotated[float, Field(gt=0, le=1_048_576)] = 2048
     """Largest accepted file in MiB, counted while its bytes arrive."""
@@ -81,7 +81,7 @@ class FileValidation(BaseModel):
 class RequestLogging(BaseModel):
     """The access log."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     exclude_endpoints: Texts = ("/health", "/metrics")
     """Paths whose requests are not logged."""
@@ -108,8 +108,9 @@ class Settings(BaseSettings):
     """TCP port; 0 takes a free one."""
     api_keys: Secrets = ()
     """Keys of which each request must bring one (``Authorization: Bearer``); empty: open."""
-    allowed_hosts: Texts = ("*",)
-    """Host headers that are answered, such as ``asr.example.com``; ``*`` answers all."""
+    allowed_hosts: Texts = ()
+    """Host headers that are answered: names, ``*.example.com``, ``*`` for all; empty: on a
+    loopback address this machine's own names, otherwise all."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe level that is logged."""
     log_file: FilePath | None = None

@@ -1,0 +1,96 @@
+"""Every instrument of the server, declared once; a registry for each ``Metrics``, never global."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+
+from whisper_api.types import Lane
+
+STAGES = ("receive", "decode", "vad", "wait", "infer", "merge")
+"""The stages of one request whose seconds are measured."""
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
+_BATCH = (1, 2, 4, 8, 16, 32, 64, 128)
+_RTF = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 3)
+
+
+class Metrics:
+    """The instruments of one application, in ``registry``."""
+
+    def __init__(self) -> None:
+        """Names start with ``whisper_``; times are seconds."""
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.requests = Counter(
+            "whisper_requests",
+            "Answered HTTP requests.",
+            ["route", "status"],
+            registry=r,
+        )
+        self.failures = Counter(
+            "whisper_failures", "Failed requests by error code.", ["code"], registry=r
+        )
+        self.audio_seconds = Counter(
+            "whisper_audio_seconds", "Seconds of audio transcribed.", registry=r
+        )
+        self.batch_size = Histogram(
+            "whisper_batch_size", "Windows in one engine call.", buckets=_BATCH, registry=r
+        )
+        self.real_time_factor = Histogram(
+            "whisper_real_time_factor",
+            "Engine seconds per second of audio, of each batch.",
+            buckets=_RTF,
+            registry=r,
+        )
+        self.stage_seconds = Histogram(
+            "whisper_stage_seconds",
+            "Seconds that a request spent in each stage.",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=r,
+        )
+        self.model_loads = Counter(
+            "whisper_model_loads", "Models loaded into memory.", ["model"], registry=r
+        )
+        self.fallbacks = Counter(
+            "whisper_fallbacks", "Windows decoded again at a higher temperature.", registry=r
+        )
+        self.rescues = Counter(
+            "whisper_rescues",
+            "Voiced spans decoded again because no text covered them.",
+            registry=r,
+        )
+        self.uptime = Gauge(
+            "whisper_start_time_seconds", "Unix time at which the server started.", registry=r
+        )
+        self.uptime.set_to_current_time()
+
+    def observe_batch(self, size: int, audio: float, wall: float) -> None:
+        """Note one engine call: its windows, their audio seconds, and the seconds it took."""
+        self.batch_size.observe(size)
+        if audio > 0:
+            self.real_time_factor.observe(wall / audio)
+
+    def follow_queue(self, waiting: Callable[[], Mapping[str, float]]) -> None:
+        """Show ``waiting`` (lane -> queued seconds of audio), asked at each scrape."""
+        self.registry.register(_Queue(waiting))
+
+
+class _Queue:
+    """A collector that reads the queue when it is asked."""
+
+    def __init__(self, waiting: Callable[[], Mapping[str, float]]) -> None:
+        self._waiting = waiting
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """One gauge with a value for each lane."""
+        family = GaugeMetricFamily(
+            "whisper_queued_seconds", "Seconds of audio that wait, by lane.", labels=["lane"]
+        )
+        waiting = self._waiting()
+        for lane in Lane:
+            family.add_metric([lane.value], waiting.get(lane.value, 0.0))
+        yield family
