@@ -56,6 +56,7 @@ class Waveform:
     lead: int = 0  #: samples of silence put in front of the caller's audio
     tail: int = 0  #: samples of silence put behind it
     peak: float = 0.0  #: largest absolute sample, 0..1
+    damaged: int = 0  #: packets of the file that could not be decoded and were left out
 
     @property
     def duration(self) -> float:
@@ -100,7 +101,7 @@ class VadOptions:
 
     enabled: bool = True
     threshold: float = 0.5
-    min_speech_ms: int = 100
+    min_speech_ms: int = 32
     min_silence_ms: int = 500
     speech_pad_ms: int = 300
 
