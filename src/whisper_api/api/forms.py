@@ -21,7 +21,6 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from whisper_api.audio.scratch import Scratch
 from whisper_api.audio.sources import Intake, UploadWriter
 from whisper_api.errors import AudioMissing, InvalidOption, RequestError
-from whisper_api.types import AudioFile
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -41,27 +40,26 @@ _EXTENDED = re.compile(r";\s*filename\*\s*=\s*\"?([\w-]*)'[\w-]*'([^;\"]*)", re.
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A parsed body: text fields by the names they came with, and the checked file."""
+    """A parsed body: text fields by the names they came with, and the file, written."""
 
     fields: dict[str, list[str]]
-    file: AudioFile
+    writer: UploadWriter
 
 
 async def read_upload(request: Request, intake: Intake, scratch: Scratch) -> Upload:
-    """Parse a multipart request and check its ``file``.
+    """Parse a multipart request; its file still has to go through ``Intake.finish``.
 
     Raises:
         RequestError: not multipart, broken, or over a limit.
         FileTooLarge: as soon as it is known.
-        AudioRejected: no file, or one that is refused.
+        AudioMissing: no file.
         ClientDisconnect: the caller left.
     """
     reader = _Reader(_boundary(request), lambda name: intake.writer(scratch, name))
     try:
         async for chunk in request.stream():
             await reader.feed(chunk)
-        writer = await reader.finish()
-        return Upload(reader.fields, await intake.finish(writer))
+        return Upload(reader.fields, await reader.finish())
     finally:
         reader.close()
 

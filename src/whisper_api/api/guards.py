@@ -206,10 +206,10 @@ class CatchAll:
 
 
 class BodyLimit:
-    """Refuses bodies over ``limit(path)`` bytes: announced ones unread, others as they arrive."""
+    """Refuses bodies over the limit of their path: announced ones unread, others as they arrive."""
 
-    def __init__(self, app: ASGIApp, limit: Callable[[str], int]) -> None:
-        """``limit`` gives the most bytes for a path."""
+    def __init__(self, app: ASGIApp, limit: Callable[[str], tuple[int, int]]) -> None:
+        """``limit`` gives a path's most bytes, and the number that the error text names."""
         self.app = app
         self._limit = limit
 
@@ -222,9 +222,9 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        limit = self._limit(scope["path"])
+        limit, named = self._limit(scope["path"])
         if _content_length(Headers(scope=scope)) > limit:
-            raise too_large(limit)
+            raise too_large(named)
         count = 0
 
         async def counted() -> Message:
@@ -232,7 +232,7 @@ class BodyLimit:
             message = await receive()
             count += len(message.get("body", b""))
             if count > limit:
-                raise too_large(limit)
+                raise too_large(named)
             return message
 
         await self.app(scope, counted, send)

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from whisper_api.config import Settings
-from whisper_api.errors import InvalidOption, RequestError
+from whisper_api.errors import InvalidOption
 from whisper_api.formats import FORMATS, Format, Granularity
 from whisper_api.languages import parse_language
 from whisper_api.types import Options, Task, VadOptions
 
 _TRUE = frozenset({"true", "1", "yes", "y", "t", "on"})
 _FALSE = frozenset({"false", "0", "no", "n", "f", "off", "null", "none"})
+_SPEAKER_FIELDS = ("known_speaker_names", "known_speaker_references")
 MAX_KEYWORDS = 500
 MAX_PROMPT = 20_000
 """Characters of a prompt that are looked at; Whisper uses its last 223 tokens."""
@@ -57,7 +58,8 @@ class Fields:
         for key, values in self._values.items():
             if key == name or (key.startswith(f"{name}[") and key.endswith("]")):
                 for value in values:
-                    found += _texts(_json(value)) if value.strip().startswith("[") else [value]
+                    parsed = _json(value) if value.lstrip().startswith("[") else None
+                    found += _texts(parsed) if isinstance(parsed, list) else [value]
         return tuple(item.strip() for item in found if item.strip())
 
     def object(self, name: str) -> dict[str, str]:
@@ -77,6 +79,7 @@ def parse_request(fields: Fields, settings: Settings, task: Task) -> AudioReques
     Raises:
         InvalidOption: with the field's name in ``param``.
     """
+    _count_speakers(fields)
     shape = _format(fields)
     granularities = _granularities(fields, shape)
     logprobs = _include(fields, shape)
@@ -93,7 +96,7 @@ def parse_request(fields: Fields, settings: Settings, task: Task) -> AudioReques
         word_timestamps="word" in granularities,
         logprobs=logprobs,
         vad=_vad(fields, settings),
-        chunk_length_s=settings.chunk_length_s,
+        chunk_length_s=_number(fields, "chunk_length_s", 1, 30, settings.chunk_length_s),
     )
     return AudioRequest(
         options=_chunking(fields, options),
@@ -121,13 +124,20 @@ def _format(fields: Fields) -> Format:
 
 def _granularities(fields: Fields, shape: Format) -> tuple[Granularity, ...]:
     param = "timestamp_granularities[]"
-    asked = fields.list("timestamp_granularities")
-    for value in asked:
-        if value not in ("word", "segment"):
-            raise InvalidOption(f"{param} is 'word' or 'segment', not {value[:40]!r}.", param=param)
-    if asked and shape != "verbose_json":
+    found: dict[Granularity, None] = {}
+    for text in fields.list("timestamp_granularities"):
+        for value in text.split(","):
+            if value.strip() == "word":
+                found["word"] = None
+            elif value.strip() == "segment":
+                found["segment"] = None
+            else:
+                raise InvalidOption(
+                    f"{param} is 'word' or 'segment', not {value[:40]!r}.", param=param
+                )
+    if found and shape != "verbose_json":
         raise InvalidOption(f"{param} needs response_format 'verbose_json'.", param=param)
-    return tuple(dict.fromkeys(asked)) or ("segment",)  # type: ignore[return-value]
+    return tuple(found) or ("segment",)
 
 
 def _include(fields: Fields, shape: Format) -> bool:
@@ -143,14 +153,17 @@ def _include(fields: Fields, shape: Format) -> bool:
     return bool(asked)
 
 
-def _refuse_speakers(fields: Fields) -> None:
-    for name in ("known_speaker_names", "known_speaker_references"):
-        given = fields.list(name)
-        if len(given) > 4:
+def _count_speakers(fields: Fields) -> None:
+    for name in _SPEAKER_FIELDS:
+        if len(fields.list(name)) > 4:
             raise InvalidOption(f"{name}[] takes at most 4 items.", param=f"{name}[]")
-        if given:
+
+
+def _refuse_speakers(fields: Fields) -> None:
+    for name in _SPEAKER_FIELDS:
+        if fields.list(name):
             raise InvalidOption(
-                "This server does not tell speakers apart yet.",
+                f"{name}[] has no use here: this server does not tell speakers apart.",
                 param=f"{name}[]",
                 code="unsupported_value",
             )
@@ -165,7 +178,13 @@ def _language(fields: Fields, settings: Settings) -> str | None:
 
 
 def _languages(fields: Fields) -> tuple[str, ...]:
-    codes = [parse_language(value, param="languages[]") for value in fields.list("languages")]
+    given = fields.list("languages")
+    if given and fields.text("language") is not None:
+        raise InvalidOption(
+            "Send language, or languages[] as candidates for detection, not both.",
+            param="languages[]",
+        )
+    codes = [parse_language(value, param="languages[]") for value in given]
     return tuple(dict.fromkeys(code for code in codes if code is not None))
 
 
@@ -185,12 +204,15 @@ def _temperature(fields: Fields, settings: Settings) -> float:
 
 
 def _vad(fields: Fields, settings: Settings) -> VadOptions:
+    def whole(name: str, low: int, high: int, default: int) -> int:
+        return int(_number(fields, name, low, high, default))
+
     return VadOptions(
         enabled=_bool(fields, "vad_filter", settings.vad),
-        threshold=settings.vad_threshold,
-        min_speech_ms=settings.vad_min_speech_ms,
-        min_silence_ms=settings.vad_min_silence_ms,
-        speech_pad_ms=settings.vad_speech_pad_ms,
+        threshold=_number(fields, "vad_threshold", 0.05, 0.95, settings.vad_threshold),
+        min_speech_ms=whole("vad_min_speech_ms", 0, 10_000, settings.vad_min_speech_ms),
+        min_silence_ms=whole("vad_min_silence_ms", 32, 10_000, settings.vad_min_silence_ms),
+        speech_pad_ms=whole("vad_speech_pad_ms", 0, 5_000, settings.vad_speech_pad_ms),
     )
 
 
@@ -198,40 +220,31 @@ def _chunking(fields: Fields, options: Options) -> Options:
     """``auto`` = loudness, then VAD; an object with ``server_vad``'s figures; or nothing."""
     param = "chunking_strategy"
     text = fields.text(param)
-    parts: Mapping[str, Any] = fields.object(param)
-    if text is not None and text.startswith("{"):
-        parsed = _json(text)
-        parts = parsed if isinstance(parsed, dict) else {}
-    elif text == "auto":
+    if text == "auto":
         return replace(options, loudness=True, vad=replace(options.vad, enabled=True))
-    elif text in ("null", "none"):
+    if text in ("null", "none"):
         return options
-    elif text is not None or (parts and "type" not in parts):
-        raise InvalidOption(
-            "chunking_strategy is 'auto' or an object with type 'server_vad'.", param=param
-        )
-    if not parts:
-        if text is None:
-            return options
-        raise InvalidOption("chunking_strategy is not valid JSON.", param=param)
-    if parts.get("type") != "server_vad":
-        raise InvalidOption("chunking_strategy's type must be 'server_vad'.", param=param)
+    parts: Any = fields.object(param) if text is None else _json(text)
+    if text is None and not parts:
+        return options
+    if not isinstance(parts, dict) or parts.get("type") != "server_vad":
+        raise InvalidOption(f"{param} is 'auto' or an object with type 'server_vad'.", param=param)
+    return replace(options, vad=_server_vad(parts, options.vad))
+
+
+def _server_vad(parts: Mapping[str, Any], vad: VadOptions) -> VadOptions:
     inner = Fields.from_json({k: v for k, v in parts.items() if not isinstance(v, dict | list)})
-    vad = options.vad
-    threshold = _number(inner, "threshold", 0, 1, vad.threshold, param)
+
+    def number(name: str, high: float, default: float) -> float:
+        return _number(inner, name, 0, high, default, "chunking_strategy")
+
     return replace(
-        options,
-        vad=VadOptions(
-            enabled=True,
-            threshold=min(max(threshold, 0.05), 0.95),
-            min_speech_ms=vad.min_speech_ms,
-            min_silence_ms=int(
-                _number(inner, "silence_duration_ms", 0, 10_000, vad.min_silence_ms, param)
-            ),
-            speech_pad_ms=int(
-                _number(inner, "prefix_padding_ms", 0, 5_000, vad.speech_pad_ms, param)
-            ),
-        ),
+        vad,
+        enabled=True,
+        # The ends of OpenAI's range would call everything speech, or nothing.
+        threshold=min(max(number("threshold", 1, vad.threshold), 0.05), 0.95),
+        min_silence_ms=int(number("silence_duration_ms", 10_000, vad.min_silence_ms)),
+        speech_pad_ms=int(number("prefix_padding_ms", 5_000, vad.speech_pad_ms)),
     )
 
 
@@ -262,6 +275,8 @@ def _bool(fields: Fields, name: str, default: bool) -> bool:
 
 
 def _texts(value: Any) -> list[str]:
+    if value is None:
+        return []
     if isinstance(value, list):
         return [text for item in value for text in _texts(item)]
     if isinstance(value, bool):
@@ -272,7 +287,8 @@ def _texts(value: Any) -> list[str]:
 
 
 def _json(text: str) -> Any:
+    """``text`` parsed; None where it is no JSON."""
     try:
         return json.loads(text)
-    except ValueError as error:
-        raise RequestError(f"A field is not valid JSON: {text[:60]!r}.") from error
+    except (ValueError, RecursionError):
+        return None

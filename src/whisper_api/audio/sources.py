@@ -7,17 +7,9 @@ held. What a file is, its content decides; a name only has to end in something a
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import errno
-import hashlib
-import os
-import re
-import stat
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 from whisper_api.audio.decode import Decoder
 from whisper_api.audio.download import Allowed, fetch
@@ -29,75 +21,20 @@ from whisper_api.audio.media import (
     extension,
     same_container,
 )
+from whisper_api.audio.paths import copy_inside, copy_own
 from whisper_api.audio.probe import Probe
 from whisper_api.audio.scratch import Scratch
+from whisper_api.audio.uploads import PORTION, Base64Reader, UploadWriter, too_large
 from whisper_api.config import Settings
 from whisper_api.errors import (
     AudioMissing,
-    CapacityError,
-    FileTooLarge,
-    InvalidOption,
     PathRefused,
     UndecodableAudio,
     UnsupportedMedia,
 )
 from whisper_api.types import AudioFile
 
-_PORTION = 1 << 18
-_LONGEST_HEAD = 256
-_DATA_URL = re.compile(rb"data:[^,]{0,240};base64,", re.IGNORECASE)
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-class UploadWriter:
-    """Takes bytes into a scratch file; its methods block, so call them from a thread."""
-
-    def __init__(self, path: Path, name: str | None, limit: int) -> None:
-        """``name`` is the caller's; ``limit`` counts bytes."""
-        self.path = path
-        self.name = display_name(name)
-        self.size = 0
-        self._limit = limit
-        self._hash = hashlib.sha256()
-        self._file: BinaryIO | None = path.open("wb")
-
-    def write(self, data: bytes) -> None:
-        """Append ``data``.
-
-        Raises:
-            FileTooLarge: the file would pass its limit; nothing more is written.
-            CapacityError: the disk is full.
-        """
-        self.size += len(data)
-        if self.size > self._limit:
-            self.close()
-            raise too_large(self._limit)
-        assert self._file is not None
-        self._hash.update(data)
-        try:
-            self._file.write(data)
-        except OSError as error:
-            if error.errno in _DISK_FULL:
-                raise storage_full() from error
-            raise
-
-    def close(self) -> None:
-        """Close the file; idempotent.
-
-        Raises:
-            CapacityError: the disk is full.
-        """
-        file, self._file = self._file, None
-        if file is not None:
-            try:
-                file.close()
-            except OSError as error:
-                raise storage_full() from error
-
-    @property
-    def digest(self) -> str:
-        """sha256 of all bytes so far, hex."""
-        return self._hash.hexdigest()
+__all__ = ["Intake", "UploadWriter", "too_large"]
 
 
 class Intake:
@@ -154,7 +91,7 @@ class Intake:
             portion = bytearray()
             async for chunk in chunks:
                 portion += chunk
-                if len(portion) >= _PORTION:
+                if len(portion) >= PORTION:
                     await asyncio.to_thread(writer.write, bytes(portion))
                     portion.clear()
             await asyncio.to_thread(writer.write, bytes(portion))
@@ -174,7 +111,7 @@ class Intake:
             FileTooLarge: and what ``finish`` raises.
         """
         writer = await asyncio.to_thread(self.writer, scratch, name)
-        decoder = _Base64(writer)
+        decoder = Base64Reader(writer)
         try:
             if isinstance(text, str):
                 await asyncio.to_thread(decoder.feed, text.encode("ascii", "replace"))
@@ -182,7 +119,7 @@ class Intake:
                 portion = bytearray()
                 async for chunk in text:
                     portion += chunk
-                    if len(portion) >= _PORTION:
+                    if len(portion) >= PORTION:
                         await asyncio.to_thread(decoder.feed, bytes(portion))
                         portion.clear()
                 await asyncio.to_thread(decoder.feed, bytes(portion))
@@ -220,7 +157,7 @@ class Intake:
         roots = self._settings.allowed_directories
         if not roots:
             raise PathRefused("Local files are switched off (allowed_directories is empty).")
-        return await self._copied(scratch, partial(_copy_inside, file_path, roots))
+        return await self._copied(scratch, partial(copy_inside, file_path, roots))
 
     async def from_own_path(self, scratch: Scratch, path: Path) -> AudioFile:
         """A file that the process's owner names; copied, so that it cannot change meanwhile.
@@ -229,7 +166,7 @@ class Intake:
             PathRefused: it cannot be read or is no regular file.
             FileTooLarge: and what ``finish`` raises.
         """
-        return await self._copied(scratch, partial(_copy_own, path), path.name)
+        return await self._copied(scratch, partial(copy_own, path), path.name)
 
     async def _copied(
         self, scratch: Scratch, copy: Callable[[UploadWriter], None], name: str | None = None
@@ -286,128 +223,3 @@ class Intake:
 
     def _refusal(self) -> str:
         return f"Invalid file format. Supported formats: {list(self.extensions)}"
-
-
-def too_large(limit: int) -> FileTooLarge:
-    """The error for more than ``limit`` bytes."""
-    return FileTooLarge(f"Maximum content size limit ({limit} bytes) exceeded.")
-
-
-def storage_full() -> CapacityError:
-    """The error for a disk without room."""
-    return CapacityError(
-        "The server's disk is full; try again later.", retry_after=60, code="storage_full"
-    )
-
-
-class _Base64:
-    """Decodes base64 in portions into a writer."""
-
-    def __init__(self, writer: UploadWriter) -> None:
-        self._writer = writer
-        self._begun = False
-        self._ended = False
-        self._carry = b""
-
-    def feed(self, text: bytes) -> None:
-        text = self._carry + text
-        if not self._begun:
-            text = text.lstrip()
-            # The head of a data URL is told by its comma; base64 has none.
-            heading = b"data:".startswith(text[:5].lower()) and b"," not in text
-            if heading and len(text) < _LONGEST_HEAD:
-                self._carry = text
-                return
-            self._begun = True
-            if head := _DATA_URL.match(text):
-                text = text[head.end() :]
-        self._carry = b""
-        for at in range(0, len(text), _PORTION):
-            part = self._carry + b"".join(text[at : at + _PORTION].split())
-            whole = len(part) // 4 * 4
-            self._carry = part[whole:]
-            self._decode(part[:whole])
-
-    def finish(self) -> None:
-        rest = b"".join(self._carry.split())
-        self._decode(rest + b"=" * (-len(rest) % 4))
-
-    def _decode(self, text: bytes) -> None:
-        if not text:
-            return
-        if self._ended:
-            raise _not_base64()
-        self._ended = text.endswith(b"=")
-        try:
-            data = base64.b64decode(text.translate(_STANDARD), validate=True)
-        except binascii.Error as error:
-            raise _not_base64() from error
-        self._writer.write(data)
-
-
-_STANDARD = bytes.maketrans(b"-_", b"+/")  # the URL-safe alphabet is taken as well
-
-
-def _not_base64() -> InvalidOption:
-    return InvalidOption("file is not valid base64.", param="file", code="invalid_base64")
-
-
-def _copy_inside(file_path: str, roots: tuple[Path, ...], writer: UploadWriter) -> None:
-    """Copy a file that truly lies in one of ``roots``; nothing else about it is ever told."""
-    try:
-        real = Path(file_path).resolve(strict=True)
-        allowed = [root.resolve() for root in roots]
-    except (OSError, ValueError, RuntimeError) as error:
-        raise PathRefused from error
-    if not _within(real, allowed):
-        raise PathRefused
-    writer.name = display_name(real.name)
-    with _open_regular(real) as file:
-        # A folder on the way may have become a link since it was looked at.
-        if not _within(_opened_path(file, real), allowed):
-            raise PathRefused
-        _copy(file, writer)
-
-
-def _copy_own(path: Path, writer: UploadWriter) -> None:
-    try:
-        real = path.resolve(strict=True)
-    except (OSError, RuntimeError) as error:
-        raise PathRefused(f"{path} cannot be read.", param="file") from error
-    with _open_regular(real) as file:
-        _copy(file, writer)
-
-
-def _within(path: Path, roots: list[Path]) -> bool:
-    return any(path.is_relative_to(root) for root in roots)
-
-
-def _opened_path(file: BinaryIO, path: Path) -> Path:
-    """Where an open file lies, as the system tells it; elsewhere, where its path leads now."""
-    try:
-        return Path(os.readlink(f"/proc/self/fd/{file.fileno()}"))
-    except OSError:
-        now = path.resolve(strict=True)
-        same = os.path.samestat(os.fstat(file.fileno()), now.stat())
-        return now if same else Path("changed")
-
-
-def _open_regular(path: Path) -> BinaryIO:
-    """A regular file for reading; links, devices and pipes are refused without waiting on them."""
-    names = ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_NOCTTY", "O_CLOEXEC")
-    flags = os.O_RDONLY
-    for name in names:
-        flags |= getattr(os, name, 0)
-    try:
-        handle = os.open(path, flags)
-    except OSError as error:
-        raise PathRefused(f"The file cannot be read ({error.strerror}).") from error
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise PathRefused("The path is not a regular file.")
-    return os.fdopen(handle, "rb")
-
-
-def _copy(file: BinaryIO, writer: UploadWriter) -> None:
-    while data := file.read(_PORTION):
-        writer.write(data)

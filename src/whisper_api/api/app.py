@@ -1,0 +1,117 @@
+"""The HTTP application: guards, routes, and the parts behind them for as long as it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.types import Scope
+
+from whisper_api import __version__
+from whisper_api.api import errors, models, system, transcriptions
+from whisper_api.api.auth import KeyCheck
+from whisper_api.api.forms import BODY_OVERHEAD, FIELD_LIMIT
+from whisper_api.api.guards import (
+    ApiKey,
+    BodyLimit,
+    CatchAll,
+    Cors,
+    HostCheck,
+    RequestId,
+    Watch,
+)
+from whisper_api.config import Settings
+from whisper_api.runtime import open_runtime, settle
+
+access = logging.getLogger("whisper_api.access")
+
+DESCRIPTION = """
+Speech to text on your own machine, through OpenAI's audio API: give your client the address of
+this server as `base_url`. Every error has the same shape:
+`{"error": {"message", "type", "param", "code"}}`.
+"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application for ``settings``; its lifespan opens the runtime and loads the model."""
+    app = FastAPI(
+        title="Whisper API server",
+        description=DESCRIPTION,
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan(settings),
+        middleware=guards(settings),
+    )
+    app.state.settings = settings
+    errors.install(app)
+    app.include_router(transcriptions.router)
+    app.include_router(models.router)
+    app.include_router(system.router)
+    app.mount("/web", system.page_files(), name="web")
+    app.mount("/docs", system.docs_files(), name="docs")
+    return app
+
+
+def guards(settings: Settings) -> list[Middleware]:
+    """What stands around every request, outermost first."""
+    return [
+        Middleware(RequestId),
+        Middleware(Watch, on_request=_noter(settings)),
+        Middleware(HostCheck, allowed=settings.allowed_hosts, listening_on=settings.host),
+        Middleware(Cors),
+        Middleware(CatchAll),
+        Middleware(BodyLimit, limit=_body_limit(settings)),
+        Middleware(ApiKey, keys=KeyCheck(settings.api_keys)),
+    ]
+
+
+def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_runtime(settings) as runtime:
+            app.state.runtime = runtime
+            loading = asyncio.create_task(runtime.preload())
+            try:
+                yield
+            finally:
+                await settle(loading)
+
+    return lifespan
+
+
+def _body_limit(settings: Settings) -> Callable[[str], tuple[int, int]]:
+    """For a path: the most bytes of a body, and the limit that the error text names."""
+    file = settings.max_file_bytes
+    uploads = ("/v1/audio/transcriptions", "/v1/audio/translations")
+
+    def limit(path: str) -> tuple[int, int]:
+        if path == "/v1/audio/transcriptions/base64":
+            # Four characters for three bytes, and line ends or escapes between them.
+            return file * 4 // 3 + file // 20 + FIELD_LIMIT, file
+        if path in uploads or path.endswith("/multipart"):
+            return file + BODY_OVERHEAD, file
+        return FIELD_LIMIT, FIELD_LIMIT
+
+    return limit
+
+
+def _noter(settings: Settings) -> Callable[[Scope, int, float], None]:
+    quiet = frozenset(settings.request_logging.exclude_endpoints)
+
+    def note(scope: Scope, status: int, seconds: float) -> None:
+        runtime = getattr(scope["app"].state, "runtime", None)
+        # The route's pattern: strange paths must not become labels of metrics.
+        route = getattr(scope.get("route"), "path", "other")
+        if runtime is not None:
+            runtime.metrics.requests.labels(route=route, status=str(status)).inc()
+        if scope["path"] not in quiet:
+            client = (scope.get("client") or ("-",))[0]
+            ms = seconds * 1000
+            access.info("%s %s %s %d %.0f ms", client, scope["method"], scope["path"], status, ms)
+
+    return note

@@ -1,0 +1,203 @@
+"""Everything beside transcripts: the page, probes, descriptions of this server, its docs."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from whisper_api import __version__
+from whisper_api.api import schemas
+from whisper_api.api.errors import SERVER, error_body
+from whisper_api.config import Settings
+from whisper_api.engines.base import EngineInfo
+from whisper_api.errors import WhisperApiError
+from whisper_api.formats import FORMATS
+from whisper_api.languages import LANGUAGES, english_name
+from whisper_api.runtime import Runtime
+
+router = APIRouter(tags=["System"])
+
+PUBLIC_SETTINGS = (
+    "audio_rate",
+    "batch_size",
+    "beam_size",
+    "chunk_length_s",
+    "compand_params",
+    "compute_type",
+    "device",
+    "enable_history",
+    "engine",
+    "file_validation",
+    "language",
+    "max_duration_s",
+    "max_history_days",
+    "max_new_tokens",
+    "norm_level",
+    "return_timestamps",
+    "service_port",
+    "temperature",
+    "vad",
+)
+"""What ``/config`` shows: nothing secret, no path of the server."""
+
+
+def package_folder(name: str) -> Path:
+    """A folder of this package, as a path."""
+    return Path(str(resources.files("whisper_api") / name))
+
+
+def page_files() -> StaticFiles:
+    """The page's parts."""
+    return StaticFiles(directory=package_folder("web"))
+
+
+def docs_files() -> StaticFiles:
+    """Swagger UI's parts, as the package fastapi-swagger carries them."""
+    spec = find_spec("fastapi_swagger")
+    assert spec is not None
+    assert spec.origin is not None
+    return StaticFiles(directory=Path(spec.origin).parent / "resources")
+
+
+@router.get("/", include_in_schema=False)
+async def page() -> Response:
+    """The page."""
+    return FileResponse(package_folder("web") / "index.html", headers={"cache-control": "no-cache"})
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs() -> Response:
+    """The API's description, to read and to try."""
+    return FileResponse(package_folder("web") / "docs.html")
+
+
+@router.get("/favicon.ico", include_in_schema=False)
+async def favicon() -> Response:
+    """The page's icon."""
+    return FileResponse(package_folder("web") / "icon.svg")
+
+
+@router.get("/sample.wav", include_in_schema=False)
+async def sample() -> Response:
+    """A short recording that the bundled model understands."""
+    path = package_folder("assets") / "sample.wav"
+    if not await asyncio.to_thread(path.is_file):
+        raise HTTPException(404)
+    return FileResponse(path, media_type="audio/wav")
+
+
+@router.get("/health", summary="Alive?")
+async def health() -> schemas.Health:
+    """Answers as long as the process does; never touches the model."""
+    return schemas.Health(version=__version__)
+
+
+@router.get(
+    "/ready",
+    summary="Ready to transcribe?",
+    response_model=schemas.Ready,
+    responses={503: {"model": schemas.Ready, "description": "Not yet, or not at all."}},
+)
+async def ready(request: Request) -> Response:
+    """The default model and what it runs on; 503 with reasons until it is loaded."""
+    runtime: Runtime = request.app.state.runtime
+    state = schemas.Ready(status="ready", version=__version__)
+    if runtime.failure is not None:
+        state.status, state.reasons = "failed", [runtime.failure]
+    elif not runtime.ready:
+        state.status, state.reasons = "loading", ["The model is being loaded."]
+    if info := _engine(runtime):
+        state.model, state.engine, state.device = info.model, info.engine, info.device
+        state.compute_type, state.replicas = info.compute_type, info.replicas
+        state.chosen_because = info.reason
+        state.note = await asyncio.to_thread(_note, runtime)
+    if state.status == "ready":
+        return JSONResponse(state.model_dump(exclude={"error"}))
+    error = error_body(state.reasons[0], SERVER, code=f"model_{state.status}")
+    return JSONResponse(state.model_dump() | error, 503, {"retry-after": "5"})
+
+
+@router.get("/config", summary="Public settings")
+async def config(request: Request) -> dict[str, Any]:
+    """The settings that callers may know, with the model by name only."""
+    settings: Settings = request.app.state.settings
+    content = settings.model_dump(mode="json", include=set(PUBLIC_SETTINGS))
+    model = Path(settings.model_path).name if _is_path(settings.model_path) else settings.model_path
+    return content | {"model_path": model, "version": settings.version or __version__}
+
+
+@router.get("/metrics", include_in_schema=False)
+async def metrics(request: Request) -> Response:
+    """Figures for Prometheus."""
+    runtime: Runtime = request.app.state.runtime
+    text = await asyncio.to_thread(generate_latest, runtime.metrics.registry)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/v1/capabilities", summary="Limits, formats, models")
+async def capabilities(request: Request) -> schemas.Capabilities:
+    """What this server takes and can do."""
+    runtime: Runtime = request.app.state.runtime
+    settings = runtime.settings
+    models = await asyncio.to_thread(runtime.store.list)
+    info = _engine(runtime)
+    codes = info.languages if info else tuple(LANGUAGES)
+    return schemas.Capabilities(
+        version=__version__,
+        default_model=info.model if info else Path(settings.model_path).name,
+        models=[entry.id for entry in models],
+        limits=schemas.Limits(
+            max_file_bytes=settings.max_file_bytes,
+            max_duration_seconds=settings.max_duration_s,
+            max_queued_seconds=settings.max_queued_seconds,
+            max_concurrent_requests=settings.max_concurrent_requests,
+        ),
+        response_formats=list(FORMATS),
+        streaming_formats=list(FORMATS),
+        extensions=list(runtime.intake.extensions),
+        languages=[schemas.Language(code=code, name=english_name(code)) for code in codes],
+        features={
+            "streaming": True,
+            "word_timestamps": True,
+            "translations": info.multilingual if info else True,
+            "logprobs": True,
+            "speakers": False,
+            "url": True,
+            "local_files": bool(settings.allowed_directories),
+        },
+        api_key_required=bool(settings.api_keys),
+    )
+
+
+@router.get("/v1/queue", summary="What waits and runs")
+async def queue(request: Request) -> schemas.Queue:
+    """The scheduler's present."""
+    runtime: Runtime = request.app.state.runtime
+    return schemas.Queue.model_validate(asdict(runtime.scheduler.state()))
+
+
+def _engine(runtime: Runtime) -> EngineInfo | None:
+    """The default model's engine; where several are loaded, the first is the default."""
+    loaded = runtime.pool.loaded()
+    return loaded[0].info if loaded else None
+
+
+def _note(runtime: Runtime) -> str | None:
+    try:
+        return runtime.store.resolve(None).note or None
+    except WhisperApiError:
+        return None
+
+
+def _is_path(name: str) -> bool:
+    return Path(name).is_absolute() or name.startswith((".", "~")) or "\\" in name
