@@ -6,8 +6,8 @@ over the waveform block by block with its state carried, so any length takes the
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,28 @@ FRAME = 512
 _CONTEXT = 64
 _BLOCK = 2048 * FRAME  # samples read at a time: 65 s
 _HYSTERESIS = 0.15
+_NEARLY_FULL = 5 / 6
 Span = tuple[int, int]
-Probabilities = NDArray[np.float32]
+"""First sample, and one past the last."""
+Values = NDArray[np.float32]
 
 
 class Cancelled(Exception):
     """The caller no longer wants the result."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Activity:
+    """What was heard in each frame of ``FRAME`` samples."""
+
+    speech: Values  #: probability of speech; zeros where the detector was not asked
+    energy: Values  #: mean square of the samples
+
+    @classmethod
+    def silent(cls, samples: int) -> Activity:
+        """Nothing heard in so many samples."""
+        zeros = np.zeros(-(-samples // FRAME), np.float32)
+        return cls(zeros, zeros)
 
 
 class SpeechDetector:
@@ -44,38 +60,66 @@ class SpeechDetector:
 
         options = onnxruntime.SessionOptions()
         options.inter_op_num_threads = options.intra_op_num_threads = 1
+        # The arena would keep the memory of the largest block for good.
+        options.enable_cpu_mem_arena = False
         options.log_severity_level = 4
         self._session = onnxruntime.InferenceSession(
             str(_model_path()), providers=["CPUExecutionProvider"], sess_options=options
         )
-        self._lock = threading.Lock()
 
     def probabilities(
-        self, blocks: Iterator[Audio], cancelled: Callable[[], bool] = lambda: False
-    ) -> Probabilities:
+        self, blocks: Iterable[Audio], cancelled: Callable[[], bool] = lambda: False
+    ) -> Values:
         """Speech probability of every frame of ``FRAME`` samples.
 
-        ``blocks`` hold whole frames each, except that the last may end early.
+        ``blocks`` hold whole frames each, except that the last may end early; how the audio
+        is divided into blocks does not change the result.
 
         Raises:
             Cancelled: ``cancelled()`` became true between two blocks.
         """
+        found = [np.zeros(0, np.float32)]
+        found += self._block_probabilities(blocks, cancelled)
+        return np.concatenate(found)
+
+    def find_speech(
+        self,
+        waveform: Waveform,
+        vad: VadOptions,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> list[Span]:
+        """Stretches of speech in a waveform, as ``find_spans`` gives them.
+
+        Raises:
+            Cancelled: ``cancelled()`` became true between two blocks.
+        """
+        return find_spans(self.listen(waveform, cancelled).speech, waveform.samples, vad)
+
+    def listen(self, waveform: Waveform, cancelled: Callable[[], bool] = lambda: False) -> Activity:
+        """Speech and energy of every frame, read from disk in one go.
+
+        Raises:
+            Cancelled: ``cancelled()`` became true between two blocks.
+        """
+        energy: list[Values] = [np.zeros(0, np.float32)]
+        speech = self.probabilities(_tapped(read_blocks(waveform), energy), cancelled)
+        return Activity(speech, np.concatenate(energy))
+
+    def _block_probabilities(
+        self, blocks: Iterable[Audio], cancelled: Callable[[], bool]
+    ) -> Iterator[Values]:
         h: Any = np.zeros((1, 1, 128), np.float32)
         c: Any = np.zeros((1, 1, 128), np.float32)
         before = np.zeros(_CONTEXT, np.float32)
-        found: list[Probabilities] = []
         for block in blocks:
             if cancelled():
                 raise Cancelled
-            if block.size % FRAME:
-                block = np.pad(block, (0, FRAME - block.size % FRAME))
-            frames = block.reshape(-1, FRAME)
+            frames = _frames(block)
             heads = np.vstack([before[None], frames[:-1, -_CONTEXT:]])
             before = frames[-1, -_CONTEXT:].copy()
             inputs = np.concatenate([heads, frames], axis=1)
             out, h, c = self._session.run(None, {"input": inputs, "h": h, "c": c})
-            found.append(np.asarray(out, np.float32).reshape(-1))
-        return np.concatenate(found) if found else np.zeros(0, np.float32)
+            yield np.asarray(out, np.float32).reshape(-1)
 
 
 def plan_windows(
@@ -87,20 +131,21 @@ def plan_windows(
     """The windows of a waveform; none where it holds no speech.
 
     With VAD off the whole file is tiled, cut at quiet places.
+
+    Raises:
+        Cancelled: ``cancelled()`` became true between two blocks.
     """
     longest = int(options.chunk_length_s * SAMPLE_RATE)
-    if not options.vad.enabled and waveform.samples <= longest:
-        whole = (0, waveform.samples)
-        return [Window(0, *whole, waveform.samples / SAMPLE_RATE, (whole,))]
-    speech = detector.probabilities(read_blocks(waveform), cancelled)
     if options.vad.enabled:
-        spans = find_spans(speech, waveform.samples, options.vad)
+        activity = detector.listen(waveform, cancelled)
+        spans = find_spans(activity.speech, waveform.samples, options.vad)
     else:
+        activity = _loudness(waveform, cancelled)
         spans = [(0, waveform.samples)]
-    return cut_windows(spans, speech, longest)
+    return cut_windows(spans, activity, longest)
 
 
-def find_spans(speech: Probabilities, samples: int, vad: VadOptions) -> list[Span]:
+def find_spans(speech: Values, samples: int, vad: VadOptions) -> list[Span]:
     """Stretches of speech as sample pairs: ascending, padded, never overlapping.
 
     Speech starts at ``threshold`` and ends after ``min_silence_ms`` under it less 0.15.
@@ -115,35 +160,74 @@ def find_spans(speech: Probabilities, samples: int, vad: VadOptions) -> list[Spa
     return _padded(spans, vad.speech_pad_ms * per_ms, samples)
 
 
-def cut_windows(spans: Sequence[Span], speech: Probabilities, longest: int) -> list[Window]:
+def cut_windows(spans: Sequence[Span], activity: Activity, longest: int) -> list[Window]:
     """Windows of at most ``longest`` samples that tile the speech exactly.
 
-    Longer speech is cut where it is least likely to be speech; neighbours are joined as long
-    as they fit, silence between them included.
+    A window starts where its first span does and ends with its last. Neighbours are joined as
+    long as they fit; a nearly full window ends at the longest silence near its end. Speech
+    longer than a window is cut where it is least likely to be speech, then where it is
+    quietest.
     """
-    pieces = [piece for span in spans for piece in _split(span, speech, longest)]
-    groups: list[list[Span]] = []
-    for piece in pieces:
-        if groups and piece[1] - groups[-1][0][0] <= longest:
-            groups[-1].append(piece)
-        else:
-            groups.append([piece])
+    pieces = [piece for span in spans for piece in _split(span, activity, longest)]
     return [
         Window(
             index=index,
             start=group[0][0],
             stop=group[-1][1],
-            voiced=sum(b - a for a, b in group) / SAMPLE_RATE,
+            voiced=sum(stop - start for start, stop in group) / SAMPLE_RATE,
             spans=_joined(group),
         )
-        for index, group in enumerate(groups)
+        for index, group in enumerate(_grouped(pieces, longest))
     ]
+
+
+def _grouped(pieces: Sequence[Span], longest: int) -> Iterator[Sequence[Span]]:
+    """Runs of neighbours that fit into a window each."""
+    first = 0
+    while first < len(pieces):
+        start = pieces[first][0]
+        stop = first + 1
+        while stop < len(pieces) and pieces[stop][1] - start <= longest:
+            stop += 1
+        if stop < len(pieces):
+            full = start + longest * _NEARLY_FULL
+            ends = [end for end in range(first + 1, stop + 1) if pieces[end - 1][1] >= full]
+            stop = max(ends or [stop], key=lambda end: (pieces[end][0] - pieces[end - 1][1], end))
+        yield pieces[first:stop]
+        first = stop
 
 
 def read_blocks(waveform: Waveform, block: int = _BLOCK) -> Iterator[Audio]:
     """The waveform's samples, ``block`` at a time."""
     for start in range(0, waveform.samples, block):
         yield waveform.read(start, start + block)
+
+
+def _frames(block: Audio) -> Audio:
+    """The block as rows of ``FRAME`` samples, the last one filled with zeros."""
+    return np.pad(block, (0, -block.size % FRAME)).reshape(-1, FRAME)
+
+
+def _energy(block: Audio) -> Values:
+    return np.asarray(np.mean(np.square(_frames(block)), axis=1), np.float32)
+
+
+def _tapped(blocks: Iterable[Audio], energy: list[Values]) -> Iterator[Audio]:
+    """The blocks, their energies noted as they pass."""
+    for block in blocks:
+        energy.append(_energy(block))
+        yield block
+
+
+def _loudness(waveform: Waveform, cancelled: Callable[[], bool]) -> Activity:
+    """Energy alone, for a caller who does not trust the detector."""
+    found = [np.zeros(0, np.float32)]
+    for block in read_blocks(waveform):
+        if cancelled():
+            raise Cancelled
+        found.append(_energy(block))
+    energy = np.concatenate(found)
+    return Activity(np.zeros_like(energy), energy)
 
 
 def _model_path() -> Path:
@@ -155,7 +239,7 @@ def _model_path() -> Path:
     return files[-1]
 
 
-def _runs(speech: Probabilities, threshold: float, silence: int) -> Iterator[Span]:
+def _runs(speech: Values, threshold: float, silence: int) -> Iterator[Span]:
     """Frame pairs: from a frame at ``threshold`` to ``silence`` frames under the lower one."""
     low = max(threshold - _HYSTERESIS, 0.01)
     start, quiet = -1, 0
@@ -183,22 +267,26 @@ def _padded(spans: Sequence[Span], pad: int, samples: int) -> list[Span]:
     return padded
 
 
-def _split(span: Span, speech: Probabilities, longest: int) -> list[Span]:
-    """``span`` in parts of at most ``longest``, cut in the last third at the least speech."""
+def _split(span: Span, activity: Activity, longest: int) -> Iterator[Span]:
+    """``span`` in parts of at most ``longest`` samples, each cut in its last third."""
     start, stop = span
-    parts: list[Span] = []
     while stop - start > longest:
-        first = -(-(start + longest * 2 // 3) // FRAME)
-        last = (start + longest) // FRAME
-        choice = speech[first:last]
-        cut = (
-            (first + int(choice.argmin())) * FRAME + FRAME // 2 if choice.size else start + longest
-        )
-        cut = min(max(cut, start + 1), start + longest)
-        parts.append((start, cut))
+        cut = _quietest(activity, start + longest * 2 // 3, start + longest)
+        yield start, cut
         start = cut
-    parts.append((start, stop))
-    return parts
+    yield start, stop
+
+
+def _quietest(activity: Activity, low: int, high: int) -> int:
+    """The sample in ``low..high`` (``low`` excluded) in the middle of the best frame to cut at."""
+    first, last = -(-low // FRAME), high // FRAME
+    if first >= min(last, activity.speech.size):
+        return high
+    speech = np.round(activity.speech[first:last], 1)
+    # Of equals the later one: windows are to be long.
+    later = -np.arange(speech.size)
+    best = first + int(np.lexsort((later, activity.energy[first:last], speech))[0])
+    return min(best * FRAME + FRAME // 2, high)
 
 
 def _joined(spans: Sequence[Span]) -> tuple[Span, ...]:
