@@ -11,7 +11,17 @@ from pydantic import SecretStr
 from whisper_api.errors import AuthenticationFailed
 
 OPEN_PATHS = frozenset(
-    {"/", "/health", "/ready", "/config", "/docs", "/openapi.json", "/sample.wav", "/favicon.ico"}
+    {
+        "/",
+        "/config",
+        "/docs",
+        "/favicon.ico",
+        "/health",
+        "/openapi.json",
+        "/ready",
+        "/sample.wav",
+        "/v1/capabilities",
+    }
 )
 """Paths that need no key: the page, its parts, probes and public descriptions."""
 OPEN_PREFIXES = ("/web/", "/docs/")

@@ -51,9 +51,16 @@ PUBLIC_SETTINGS = (
 """What ``/config`` shows: nothing secret, no path of the server."""
 
 
+PROBED = ["GET", "HEAD"]
+
+
 def package_folder(name: str) -> Path:
     """A folder of this package, as a path."""
     return Path(str(resources.files("whisper_api") / name))
+
+
+SAMPLE = package_folder("assets") / "sample.wav"
+"""A short recording that the bundled model understands."""
 
 
 def page_files() -> StaticFiles:
@@ -69,33 +76,33 @@ def docs_files() -> StaticFiles:
     return StaticFiles(directory=Path(spec.origin).parent / "resources")
 
 
-@router.get("/", include_in_schema=False)
+@router.api_route("/", methods=PROBED, include_in_schema=False)
 async def page() -> Response:
     """The page."""
     return FileResponse(package_folder("web") / "index.html", headers={"cache-control": "no-cache"})
 
 
-@router.get("/docs", include_in_schema=False)
+@router.api_route("/docs", methods=PROBED, include_in_schema=False)
 async def docs() -> Response:
     """The API's description, to read and to try."""
     return FileResponse(package_folder("web") / "docs.html")
 
 
-@router.get("/favicon.ico", include_in_schema=False)
+@router.api_route("/favicon.ico", methods=PROBED, include_in_schema=False)
 async def favicon() -> Response:
     """The page's icon."""
     return FileResponse(package_folder("web") / "icon.svg")
 
 
-@router.get("/sample.wav", include_in_schema=False)
+@router.api_route("/sample.wav", methods=PROBED, include_in_schema=False)
 async def sample() -> Response:
     """A short recording that the bundled model understands."""
-    path = package_folder("assets") / "sample.wav"
-    if not await asyncio.to_thread(path.is_file):
+    if not await asyncio.to_thread(SAMPLE.is_file):
         raise HTTPException(404)
-    return FileResponse(path, media_type="audio/wav")
+    return FileResponse(SAMPLE, media_type="audio/wav")
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", summary="Alive?")
 async def health() -> schemas.Health:
     """Answers as long as the process does; never touches the model."""
@@ -174,6 +181,7 @@ async def capabilities(request: Request) -> schemas.Capabilities:
             "speakers": False,
             "url": True,
             "local_files": bool(settings.allowed_directories),
+            "sample": await asyncio.to_thread(SAMPLE.is_file),
         },
         api_key_required=bool(settings.api_keys),
     )

@@ -1,0 +1,29 @@
+"""A real server process for tests: ``python run_server.py '{"engine": "fake", ...}'``.
+
+Prints its port when it listens; ends on SIGTERM. Port 0 takes a free one.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+
+import uvicorn
+
+from whisper_api.api.app import create_app
+from whisper_api.config import Settings
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    app = create_app(Settings(**json.loads(sys.argv[1])))
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
+    print(listener.getsockname()[1], flush=True)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()
