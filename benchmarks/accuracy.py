@@ -1,0 +1,233 @@
+"""How right the bundled model is, measured through the server's own pipeline.
+
+    python benchmarks/accuracy.py --held training/data [--digits FOLDER] [--count 150]
+
+``--held`` is a folder with the held-out voices that ``training/data.py`` makes; ``--digits`` one
+with recordings of people named ``{digit}_{speaker}_{n}.wav``. Prints a table and, with
+``--json FILE``, writes the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import statistics
+import tempfile
+import time
+import wave
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whisper_api.config import load_settings
+from whisper_api.runtime import Runtime, open_runtime
+from whisper_api.types import Options, Transcript
+
+RATE = 16_000
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+Audio = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording and what is said in it."""
+
+    audio: Audio
+    language: str
+    words: tuple[str, ...]
+    times: tuple[tuple[float, float], ...] = ()  # seconds of each word
+
+
+def held_out(folder: Path, language: str, count: int, longest: float = 12.0) -> list[Clip]:
+    """Random utterances of held-out voices, half a second of silence on both sides."""
+    clips: list[Clip] = []
+    for table in sorted(folder.glob("held-*.json")):
+        samples = np.memmap(table.with_suffix(".i16"), dtype=np.int16, mode="r")
+        for at, length, lang, words, _, times, _ in json.loads(table.read_text("utf-8")):
+            if lang == language and length < longest * RATE:
+                audio = np.zeros(length + RATE, np.float32)
+                audio[RATE // 2 : RATE // 2 + length] = samples[at : at + length] / 32768.0
+                placed = tuple((a + 0.5, b + 0.5) for a, b in times)
+                clips.append(Clip(audio, lang, tuple(w.lower() for w in words), placed))
+    rng = np.random.default_rng(1)
+    return [clips[i] for i in rng.permutation(len(clips))[:count]]
+
+
+def with_noise(clip: Clip, decibels: float, rng: np.random.Generator) -> Clip:
+    """The clip under pink-like noise at a signal-to-noise ratio."""
+    noise = np.cumsum(rng.standard_normal(clip.audio.size))
+    noise = noise - np.convolve(noise, np.ones(160) / 160, "same")
+    loud = clip.audio[np.abs(clip.audio) > 0.01]
+    level = float(np.sqrt(np.mean(loud**2))) if loud.size else 0.1
+    noise *= level * 10 ** (-decibels / 20) / np.sqrt(np.mean(noise**2))
+    return Clip((clip.audio + noise).astype(np.float32), clip.language, clip.words, clip.times)
+
+
+def joined(clips: Sequence[Clip], gap: float = 0.6) -> Clip:
+    """All clips one after another."""
+    audio, words, times, at = [], [], [], 0.0
+    for clip in clips:
+        audio += [clip.audio, np.zeros(int(gap * RATE), np.float32)]
+        words += clip.words
+        times += [(a + at, b + at) for a, b in clip.times]
+        at += clip.audio.size / RATE + int(gap * RATE) / RATE
+    return Clip(np.concatenate(audio), clips[0].language, tuple(words), tuple(times))
+
+
+def silence_and_noise(count: int) -> list[Clip]:
+    """Clips without speech: silence, noises, hums, tone sequences, clicks."""
+    rng = np.random.default_rng(2)
+    clips = []
+    for number in range(count):
+        n = int(rng.uniform(1, 8) * RATE)
+        t = np.arange(n) / RATE
+        match number % 5:
+            case 0:
+                audio = np.zeros(n)
+            case 1:
+                audio = rng.standard_normal(n) * 10 ** rng.uniform(-3, -0.7)
+            case 2:
+                walk = np.cumsum(rng.standard_normal(n))
+                audio = walk / np.abs(walk).max() * 0.3
+            case 3:
+                notes = 110 * 2 ** (rng.integers(0, 36, n // 4000 + 1) / 12)
+                audio = 0.3 * np.sin(2 * np.pi * np.cumsum(np.repeat(notes, 4000)[:n]) / RATE)
+            case _:
+                base = rng.choice([50, 60, 120, 400])
+                audio = sum(0.1 / k * np.sin(2 * np.pi * base * k * t) for k in (1, 2, 3, 5))
+        clips.append(Clip(np.asarray(audio, np.float32), "en", ()))
+    return clips
+
+
+def human_digits(folder: Path) -> list[Clip]:
+    """Recordings of people; for testing only."""
+    clips = []
+    for path in sorted(folder.glob("*_*_*.wav")):
+        with wave.open(str(path)) as file:
+            raw = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+            step = file.getframerate() / RATE
+        places = np.arange(int(raw.size / step)) * step
+        audio = np.interp(places, np.arange(raw.size), raw / 32768.0).astype(np.float32)
+        clips.append(Clip(audio, "en", (DIGITS[int(path.name[0])],)))
+    return clips
+
+
+def plain(text: str) -> list[str]:
+    """Lower-case words without punctuation."""
+    return re.sub(r"[^\w ]+", " ", text.lower()).split()
+
+
+def distance(said: Sequence[str], heard: Sequence[str]) -> int:
+    """Word edit distance (Levenshtein)."""
+    row = list(range(len(heard) + 1))
+    for i, a in enumerate(said, 1):
+        before, row[0] = row[0], i
+        for j, b in enumerate(heard, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (a != b))
+    return row[-1]
+
+
+async def transcribe(
+    runtime: Runtime, clips: Iterable[Clip], language: str | None = None, words: bool = False
+) -> list[Transcript]:
+    """All clips through the pipeline, eight at a time, in order."""
+    gate = asyncio.Semaphore(8)
+    with tempfile.TemporaryDirectory() as folder:
+
+        async def one(number: int, clip: Clip) -> Transcript:
+            async with gate:
+                path = Path(folder) / f"{number}.wav"
+                with wave.open(str(path), "wb") as file:
+                    file.setparams((1, 2, RATE, 0, "NONE", ""))
+                    scaled = np.clip(clip.audio, -1, 1) * 32767
+                    file.writeframes(scaled.astype("<i2").tobytes())
+                options = Options(language=language, word_timestamps=words)
+                return await runtime.transcribe_path(path, options)
+
+        return await asyncio.gather(*(one(n, clip) for n, clip in enumerate(clips)))
+
+
+def word_error_rate(clips: Sequence[Clip], results: Sequence[Transcript]) -> float:
+    """Wrong words over said words."""
+    wrong = sum(distance(c.words, plain(r.text)) for c, r in zip(clips, results, strict=True))
+    return wrong / max(1, sum(len(clip.words) for clip in clips))
+
+
+def time_errors(clips: Sequence[Clip], results: Sequence[Transcript]) -> dict[str, float]:
+    """Median errors in seconds of first and last times, and of words where all were right."""
+    edges: list[float] = []
+    inner: list[float] = []
+    for clip, result in zip(clips, results, strict=True):
+        if not clip.times or not result.segments:
+            continue
+        edges.append(abs(result.segments[0].start - clip.times[0][0]))
+        edges.append(abs(result.segments[-1].end - clip.times[-1][1]))
+        found = [w for w in result.words if plain(w.text)]
+        same = [plain(w.text)[0] for w in found] == list(clip.words)
+        if same and len(clip.times) == len(clip.words):
+            for word, (start, end) in zip(found, clip.times, strict=True):
+                inner += [abs(word.start - start), abs(word.end - end)]
+    return {
+        "segment_time_error_s": statistics.median(edges) if edges else float("nan"),
+        "word_time_error_s": statistics.median(inner) if inner else float("nan"),
+    }
+
+
+async def measure(runtime: Runtime, args: argparse.Namespace) -> dict[str, float]:
+    """Every figure."""
+    figures: dict[str, float] = {}
+    rng = np.random.default_rng(3)
+    everything: list[Clip] = []
+    for language in ("en", "ru"):
+        clips = held_out(args.held, language, args.count)
+        everything += clips
+        results = await transcribe(runtime, clips, language, words=True)
+        figures[f"wer_{language}"] = word_error_rate(clips, results)
+        figures |= {f"{k}_{language}": v for k, v in time_errors(clips, results).items()}
+        noisy = [with_noise(clip, 10, rng) for clip in clips]
+        heard = await transcribe(runtime, noisy, language)
+        figures[f"wer_{language}_10db"] = word_error_rate(noisy, heard)
+        long = joined(held_out(args.held, language, 33, longest=3.5), gap=0.3)
+        (text,) = await transcribe(runtime, [long], language)
+        figures[f"long_{language}_seconds"] = long.audio.size / RATE
+        figures[f"long_{language}_wer"] = word_error_rate([long], [text])
+    detected = await transcribe(runtime, everything)
+    right = sum(r.language == c.language for c, r in zip(everything, detected, strict=True))
+    figures["language_detected"] = right / len(everything)
+    quiet = await transcribe(runtime, silence_and_noise(200))
+    figures["empty_on_non_speech"] = sum(not r.text for r in quiet) / len(quiet)
+    if args.digits:
+        clips = human_digits(args.digits)
+        results = await transcribe(runtime, clips, "en")
+        hits = sum(plain(r.text) == list(c.words) for c, r in zip(clips, results, strict=True))
+        figures["human_digits"] = hits / len(clips)
+    started = time.perf_counter()
+    sample = [joined(everything[:20])]
+    await transcribe(runtime, sample, "en")
+    figures["real_time_factor"] = (time.perf_counter() - started) / (sample[0].audio.size / RATE)
+    return figures
+
+
+async def main() -> None:
+    """Read the arguments, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--held", type=Path, required=True)
+    parser.add_argument("--digits", type=Path)
+    parser.add_argument("--count", type=int, default=150)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    async with open_runtime(load_settings(None)) as runtime:
+        figures = await measure(runtime, args)
+    for name, value in figures.items():
+        print(f"{name:28} {value:8.3f}")
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
