@@ -202,7 +202,7 @@ class Settings(BaseSettings):
     """Find speech first and decode only that."""
     vad_threshold: Annotated[float, Field(ge=0.05, le=0.95)] = 0.5
     """Speech probability from which a stretch counts as speech."""
-    vad_min_speech_ms: Annotated[int, Field(ge=0, le=10_000)] = 32
+    vad_min_speech_ms: Annotated[int, Field(ge=0, le=10_000)] = 64
     """Shortest stretch of speech that is kept."""
     vad_min_silence_ms: Annotated[int, Field(ge=32, le=10_000)] = 500
     """Silence that ends a stretch of speech."""

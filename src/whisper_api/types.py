@@ -101,7 +101,7 @@ class VadOptions:
 
     enabled: bool = True
     threshold: float = 0.5
-    min_speech_ms: int = 32
+    min_speech_ms: int = 64
     min_silence_ms: int = 500
     speech_pad_ms: int = 300
 

@@ -24,6 +24,8 @@ _CONTEXT = 64
 _BLOCK = 2048 * FRAME  # samples read at a time: 65 s
 _HYSTERESIS = 0.15
 _NEARLY_FULL = 5 / 6
+_HEAD = 64 * FRAME  # 2 s
+_PAUSE = np.zeros((6, FRAME), np.float32)
 Span = tuple[int, int]
 """First sample, and one past the last."""
 Values = NDArray[np.float32]
@@ -103,6 +105,12 @@ class SpeechDetector:
         """
         energy: list[Values] = [np.zeros(0, np.float32)]
         speech = self.probabilities(_tapped(read_blocks(waveform), energy), cancelled)
+        # The detector starts deaf: a word at the very start, such as a lone digit cut to its
+        # sound, is heard only by one that has already listened for a moment.
+        head = _frames(waveform.read(0, _HEAD))
+        again = self.probabilities([np.vstack([head, _PAUSE, head]).reshape(-1)], cancelled)
+        count = min(len(head), speech.size)
+        speech[:count] = np.maximum(speech[:count], again[len(head) + len(_PAUSE) :][:count])
         return Activity(speech, np.concatenate(energy))
 
     def _block_probabilities(
