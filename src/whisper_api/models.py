@@ -18,6 +18,8 @@ class ModelFiles:
     path: Path
     kind: str = "ctranslate2"
     decoding: dict[str, Any] = field(default_factory=dict)
+    languages: tuple[str, ...] = ()
+    vocabulary_size: int = 51_865
     note: str = ""
 
 

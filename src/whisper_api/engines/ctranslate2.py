@@ -1,0 +1,329 @@
+"""Whisper on CTranslate2: int8 on the processor, float16 on CUDA cards.
+
+Facts this file rests on (measured with CTranslate2 4.8): on a processor a batch through the encoder
+is slower than one window after another, a batch through the decoder is faster; an encoder output
+may be used any number of times; a running call cannot be stopped; scores are the sum of
+log-probabilities, the end token's included, over the count without it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whisper_api import features
+from whisper_api.alignment import MEDIAN_FILTER
+from whisper_api.engines.base import Decoded, DecodeParams, EngineInfo, Thresholds, WindowItem
+from whisper_api.engines.draft import Draft, chosen_logprobs, wants_logits
+from whisper_api.engines.encodings import Encoding, Encodings
+from whisper_api.engines.placement import Placement, choose_placement
+from whisper_api.errors import EngineError, EngineOutOfMemory, ModelBroken
+from whisper_api.tokens import CONTEXT, PROMPT_LIMIT, WhisperTokenizer
+from whisper_api.types import SAMPLE_RATE, Audio
+
+if TYPE_CHECKING:
+    from whisper_api.config import Settings
+    from whisper_api.models import ModelFiles
+
+_KEPT_BYTES = 512 * 1024 * 1024
+_LOGIT_BYTES = 256 * 1024 * 1024
+_MAX_INITIAL_TIMESTAMP = 50  # 1.0 s, as OpenAI's and every other Whisper decoder
+_BEST_OF = 5  # samples drawn at temperatures above 0; the likeliest is kept
+_OUT_OF_MEMORY = ("out of memory", "bad_alloc", "cublas_status_alloc_failed", "failed to allocate")
+
+# The seed belongs to the whole process, and each worker thread reads it once in its life.
+_SAMPLING = threading.Lock()
+
+
+class CTranslate2Engine:
+    """A model loaded by CTranslate2; see ``engines.base.Engine`` for the contract.
+
+    Log-probabilities of tokens (``params.logprobs``): a greedy decode gives those it chose by; a
+    beam search or a sampled decode keeps none, so they come from the alignment pass, which scores
+    the same tokens without timestamps between them and without previous text.
+    """
+
+    def __init__(
+        self,
+        open_model: Callable[[int], Any],
+        library: Any,
+        tokenizer: WhisperTokenizer,
+        info: EngineInfo,
+        thresholds: Thresholds,
+    ) -> None:
+        """``open_model`` loads the weights with so many replicas; use ``load``."""
+        self._open = open_model
+        self._library = library
+        self._model = open_model(info.replicas)
+        self._tokenizer = tokenizer
+        self._info = info
+        self._thresholds = thresholds
+        self._encodings = Encodings(_KEPT_BYTES)
+        self._suppress = [-1, *tokenizer.suppressed]
+        self._closed = False
+
+    @classmethod
+    def load(cls, files: ModelFiles, settings: Settings) -> CTranslate2Engine:
+        """Load the folder on the device that the settings and the hardware call for.
+
+        Raises:
+            SettingsError: the device or compute type does not exist here.
+            ModelBroken: the folder is no Whisper model of CTranslate2's.
+            EngineOutOfMemory: it does not fit.
+        """
+        import ctranslate2
+
+        place = choose_placement(settings, ctranslate2)
+
+        def open_model(replicas: int) -> Any:
+            return ctranslate2.models.Whisper(
+                str(files.path),
+                device=place.device,
+                device_index=place.index,
+                compute_type=place.compute_type,
+                inter_threads=replicas,
+                intra_threads=place.threads,
+            )
+
+        tokenizer = WhisperTokenizer.from_file(files.path / "tokenizer.json", files.vocabulary_size)
+        info = _info(files, place, tokenizer)
+        with _as_engine_errors(loading=files.id):
+            return cls(open_model, ctranslate2, tokenizer, info, Thresholds(**files.decoding))
+
+    @property
+    def info(self) -> EngineInfo:
+        """What is loaded, on what."""
+        return self._info
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """The model's own limits, from its manifest."""
+        return self._thresholds
+
+    def detect(self, audios: Sequence[tuple[str, Audio]]) -> list[dict[str, float]]:
+        """Language probabilities of each (key, audio), best first, over the model's languages."""
+        self._check_open()
+        if not self._info.multilingual:
+            return [{"en": 1.0} for _ in audios]
+        with _as_engine_errors():
+            encodings = self._encode(audios)
+            found = [
+                self._model.detect_language(self._view([encoding]))[0] for encoding in encodings
+            ]
+        return [self._probabilities(pairs) for pairs in found]
+
+    def decode(self, items: Sequence[WindowItem]) -> list[Decoded]:
+        """Decode windows in order; items of one call should have equal ``batch_key``.
+
+        Raises:
+            EngineOutOfMemory: the batch did not fit; a smaller one may.
+            EngineError: closed, or anything else.
+        """
+        self._check_open()
+        with _as_engine_errors():
+            encodings = self._encode([(item.key, item.audio) for item in items])
+            results: dict[int, Decoded] = {}
+            for batch in self._batches(items):
+                chosen = [items[place] for place in batch]
+                memory = [encodings[place] for place in batch]
+                results.update(zip(batch, self._decode_batch(chosen, memory), strict=True))
+            return [results[place] for place in range(len(items))]
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """Token ids of ``text``."""
+        return self._tokenizer.encode(text)
+
+    def count_limit(self) -> int:
+        """Most prompt tokens one window takes: 223."""
+        return PROMPT_LIMIT
+
+    def release(self, keys: Sequence[str]) -> None:
+        """Forget the encodings of these windows."""
+        self._encodings.release(keys)
+
+    def close(self) -> None:
+        """Free the model's memory; calls that run are waited for by CTranslate2 itself."""
+        if not self._closed:
+            self._closed = True
+            self._encodings.clear()
+            self._model.unload_model()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError("The engine was closed.")
+
+    # --- encoding ---------------------------------------------------------------------------
+
+    def _encode(self, audios: Sequence[tuple[str, Audio]]) -> list[Encoding]:
+        found: dict[str, Encoding | None] = {key: self._encodings.get(key) for key, _ in audios}
+        missing = {key: audio for key, audio in audios if found[key] is None}
+        step = 1 if self._model.device == "cpu" else max(1, len(missing))
+        keys = list(missing)
+        for first in range(0, len(keys), step):
+            part = keys[first : first + step]
+            for key, encoding in zip(
+                part, self._run_encoder([missing[k] for k in part]), strict=True
+            ):
+                self._encodings.put(key, encoding)
+                found[key] = encoding
+        return [encoding for key, _ in audios if (encoding := found[key]) is not None]
+
+    def _run_encoder(self, audios: Sequence[Audio]) -> list[Encoding]:
+        mels = np.stack([features.log_mel(audio, self._model.n_mels) for audio in audios])
+        view = self._library.StorageView.from_array(mels)
+        output = np.array(self._model.encode(view, to_cpu=True))
+        return [output[i : i + 1] for i in range(len(audios))]
+
+    def _view(self, encodings: Sequence[Encoding]) -> Any:
+        stacked = encodings[0] if len(encodings) == 1 else np.concatenate(encodings)
+        return self._library.StorageView.from_array(np.ascontiguousarray(stacked))
+
+    def _probabilities(self, pairs: Sequence[tuple[str, float]]) -> dict[str, float]:
+        """Languages the model is said to know, their probabilities adding up to 1."""
+        known = {token[2:-2]: float(p) for token, p in pairs if token[2:-2] in self._info.languages}
+        total = sum(known.values()) or 1.0
+        return {code: p / total for code, p in sorted(known.items(), key=lambda pair: -pair[1])}
+
+    # --- decoding ---------------------------------------------------------------------------
+
+    def _batches(self, items: Sequence[WindowItem]) -> Iterator[list[int]]:
+        """Places of items that one call of CTranslate2 can hold, by prompt length and options."""
+
+        def kind(place: int) -> tuple[str, bool]:
+            params = items[place].params
+            return repr(params.batch_key), wants_logits(params)
+
+        for _, group in groupby(sorted(range(len(items)), key=kind), key=kind):
+            places = list(group)
+            size = self._batch_limit(items[places[0]].params)
+            yield from (places[i : i + size] for i in range(0, len(places), size))
+
+    def _batch_limit(self, params: DecodeParams) -> int:
+        if params.temperature > 0:
+            return 1  # random numbers must not depend on the neighbours
+        if wants_logits(params):
+            return max(1, _LOGIT_BYTES // (4 * self._tokenizer.size * params.max_new_tokens))
+        return CONTEXT
+
+    def _decode_batch(
+        self, items: Sequence[WindowItem], encodings: Sequence[Encoding]
+    ) -> list[Decoded]:
+        memory = self._view(encodings)
+        prompts = [
+            self._tokenizer.prompt(item.params.prompt, item.params.language, item.params.task)
+            for item in items
+        ]
+        params = items[0].params
+        if params.temperature > 0:
+            results = self._sample(memory, prompts, params)
+        else:
+            results = self._model.generate(
+                memory,
+                prompts,
+                beam_size=params.beam_size,
+                return_logits_vocab=wants_logits(params),
+                **self._limits(params, len(prompts[0])),
+            )
+        drafts = [self._draft(*pair) for pair in zip(items, results, strict=True)]
+        self._align(drafts, encodings)
+        return [draft.result() for draft in drafts]
+
+    def _limits(self, params: DecodeParams, prompt: int) -> dict[str, Any]:
+        # CTranslate2 writes min(max_length / 2, max_length - prompt) tokens.
+        tokens = min(params.max_new_tokens, CONTEXT - prompt)
+        return {
+            "max_length": max(2 * tokens, tokens + prompt),
+            "return_scores": True,
+            "return_no_speech_prob": True,
+            "suppress_blank": True,
+            "suppress_tokens": self._suppress,
+            "max_initial_timestamp_index": _MAX_INITIAL_TIMESTAMP,
+        }
+
+    def _sample(self, memory: Any, prompts: list[list[int]], params: DecodeParams) -> Any:
+        """Draw with the seed of ``params``: the same window, seed and temperature, the same text.
+
+        CTranslate2's random numbers belong to a worker thread, which takes the seed when it first
+        draws and never again. A model opened for this call alone has a fresh thread; that costs
+        one load of the weights (50 ms for the bundled model) and is needed for windows only
+        that a search at temperature 0 could not decode.
+        """
+        with _SAMPLING:
+            self._library.set_random_seed(params.seed % (2**31 - 1))
+            return self._open(1).generate(
+                memory,
+                prompts,
+                beam_size=1,
+                num_hypotheses=_BEST_OF,
+                sampling_topk=0,
+                sampling_temperature=params.temperature,
+                **self._limits(params, len(prompts[0])),
+            )
+
+    def _draft(self, item: WindowItem, result: Any) -> Draft:
+        best = int(np.argmax(result.scores))
+        tokens = list(result.sequences_ids[best])
+        duration = item.audio.size / SAMPLE_RATE
+        logits = result.logits[best] if wants_logits(item.params) else None
+        return Draft(
+            item=item,
+            tokenizer=self._tokenizer,
+            spans=self._tokenizer.split_pieces(tokens, duration),
+            avg_logprob=float(result.scores[best]) * max(1, len(tokens)) / (len(tokens) + 1),
+            no_speech_prob=float(result.no_speech_prob),
+            logprobs=chosen_logprobs(tokens, logits, self._tokenizer) if logits else None,
+        )
+
+    def _align(self, drafts: Sequence[Draft], encodings: Sequence[Encoding]) -> None:
+        """Fill in words, and log-probabilities that decoding did not give."""
+        needy = [place for place, draft in enumerate(drafts) if draft.needs_alignment]
+
+        def start(place: int) -> list[int]:
+            params = drafts[place].item.params
+            return self._tokenizer.start_sequence(params.language, params.task)
+
+        for sequence, group in groupby(sorted(needy, key=start), key=start):
+            places = list(group)
+            results = self._model.align(
+                self._view([encodings[place] for place in places]),
+                sequence,
+                [drafts[place].text_tokens for place in places],
+                [drafts[place].frames for place in places],
+                median_filter_width=MEDIAN_FILTER,
+            )
+            for place, result in zip(places, results, strict=True):
+                drafts[place].take_alignment(result.alignments, result.text_token_probs)
+
+
+def _info(files: ModelFiles, place: Placement, tokenizer: WhisperTokenizer) -> EngineInfo:
+    codes = tuple(tokenizer.languages) or ("en",)
+    known = tuple(code for code in codes if not files.languages or code in files.languages)
+    return EngineInfo(
+        engine="ctranslate2",
+        model=files.id,
+        device=place.name,
+        compute_type=place.compute_type,
+        multilingual=tokenizer.multilingual,
+        languages=known or codes,
+        replicas=place.replicas,
+        reason=place.reason,
+    )
+
+
+@contextmanager
+def _as_engine_errors(loading: str | None = None) -> Iterator[None]:
+    """Turn what CTranslate2 raises into errors of this package."""
+    try:
+        yield
+    except (RuntimeError, ValueError, MemoryError) as error:
+        text = str(error) or type(error).__name__
+        if isinstance(error, MemoryError) or any(sign in text.lower() for sign in _OUT_OF_MEMORY):
+            raise EngineOutOfMemory(f"The engine ran out of memory: {text}") from error
+        if loading is not None:
+            raise ModelBroken(f"The model {loading!r} cannot be loaded: {text}") from error
+        raise EngineError(f"The engine failed: {text}") from error
