@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
 
 from whisper_api import errors
 
@@ -91,11 +92,19 @@ def unexpected(request_id: str) -> Response:
     return _respond(500, unexpected_body(request_id))
 
 
+def count_failure(scope: Scope, code: str | None) -> None:
+    """Note a failed request in the metrics, by error code."""
+    runtime = getattr(scope["app"].state, "runtime", None)
+    if runtime is not None:
+        runtime.metrics.failures.labels(code=code or "none").inc()
+
+
 def install(app: FastAPI) -> None:
     """Answer our errors and the framework's in OpenAI's shape."""
 
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, errors.WhisperApiError)
+        count_failure(request.scope, error.code)
         return response_for(error)
 
     async def http(request: Request, error: Exception) -> Response:

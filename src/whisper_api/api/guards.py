@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from whisper_api import errors
 from whisper_api.api.auth import KeyCheck
-from whisper_api.api.errors import response_for, unexpected
+from whisper_api.api.errors import count_failure, response_for, unexpected
 from whisper_api.audio.sources import too_large
 from whisper_api.logs import request_id_var
 
@@ -197,10 +197,12 @@ class CatchAll:
         except ClientDisconnect:
             log.info("the client left: %s %s", scope["method"], scope["path"])
         except errors.WhisperApiError as error:
+            count_failure(scope, error.code)
             answer = response_for(error)
         except Exception:
             log.exception("unexpected error in %s %s", scope["method"], scope["path"])
-            answer = unexpected(request_id_var.get() or "unknown")
+            count_failure(scope, "internal_error")
+            answer = unexpected(request_id_var.get())
         if answer is not None and not begun:
             await answer(scope, receive, send)
 

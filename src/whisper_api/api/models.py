@@ -22,7 +22,7 @@ async def list_models(request: Request) -> schemas.ModelList:
     """The models on this machine and every other name that works."""
     store = _store(request)
     entries = await asyncio.to_thread(store.list)
-    return schemas.ModelList(data=[_model(entry.id, entry.owned_by) for entry in entries])
+    return schemas.ModelList(data=[_model(entry.id) for entry in entries])
 
 
 @router.get(
@@ -36,8 +36,8 @@ async def get_model(request: Request, model_id: str) -> schemas.Model:
     Raises:
         ModelNotFound: no such model.
     """
-    entry = await asyncio.to_thread(_store(request).find, model_id)
-    return _model(model_id, entry.owned_by)
+    await asyncio.to_thread(_store(request).resolve, model_id)
+    return _model(model_id)
 
 
 def _store(request: Request) -> ModelStore:
@@ -45,6 +45,7 @@ def _store(request: Request) -> ModelStore:
     return runtime.store
 
 
-def _model(name: str, owner: str) -> schemas.Model:
+def _model(name: str) -> schemas.Model:
+    owner = name.partition("/")[0] if "/" in name else "whisper-api"
     created = _FIRST_DAY + zlib.crc32(name.encode()) % (365 * 86_400)
     return schemas.Model(id=name, created=created, owned_by=owner)

@@ -102,7 +102,7 @@ async def frames(feed: Feed, first: Update | None, asked: AudioRequest) -> Async
         yield frame(body_for(error))
     except Exception:
         log.exception("unexpected error in a stream")
-        yield frame(unexpected_body(request_id_var.get() or "unknown"))
+        yield frame(unexpected_body(request_id_var.get()))
 
 
 class EventWriter:

@@ -1,0 +1,64 @@
+"""Audio that tests make for themselves."""
+
+from __future__ import annotations
+
+import io
+import wave
+from collections.abc import Callable, Mapping
+
+import av
+import numpy as np
+import pytest
+
+from whisper_api.engines.fake import MARKER_SAMPLES, make_marker
+from whisper_api.types import SAMPLE_RATE, Audio
+
+MakeWav = Callable[..., bytes]
+Encode = Callable[[bytes, str], bytes]
+
+_CODECS = {"mp3": "mp3", "m4a": "aac", "webm": "libopus", "flac": "flac", "ogg": "libopus"}
+_CONTAINERS = {"m4a": "ipod"}
+
+
+def wav_bytes(samples: Audio, rate: int = SAMPLE_RATE) -> bytes:
+    """Mono float samples as a 16-bit WAV file."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setparams((1, 2, rate, 0, "NONE", ""))
+        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+    return buffer.getvalue()
+
+
+def marked(markers: Mapping[float, int], seconds: float) -> bytes:
+    """A WAV file of ``seconds`` with the fake engine's markers at their times."""
+    samples = np.zeros(int(seconds * SAMPLE_RATE), np.float32)
+    for at, number in markers.items():
+        start = int(at * SAMPLE_RATE)
+        samples[start : start + MARKER_SAMPLES] = make_marker(number)
+    return wav_bytes(samples)
+
+
+def encoded(wav: bytes, ending: str) -> bytes:
+    """A WAV file as mp3, m4a, webm, flac or ogg."""
+    out = io.BytesIO()
+    container = _CONTAINERS.get(ending, ending)
+    with av.open(io.BytesIO(wav)) as source, av.open(out, "w", format=container) as sink:
+        stream = sink.add_stream(
+            _CODECS[ending], rate=48_000 if "opus" in _CODECS[ending] else None
+        )
+        for frame in source.decode(audio=0):
+            sink.mux(stream.encode(frame))
+        sink.mux(stream.encode(None))
+    return out.getvalue()
+
+
+@pytest.fixture(scope="session")
+def make_wav() -> MakeWav:
+    """``make_wav({1.0: 42}, 3)``: see ``marked``."""
+    return marked
+
+
+@pytest.fixture(scope="session")
+def encode() -> Encode:
+    """``encode(wav, "mp3")``: see ``encoded``."""
+    return encoded
