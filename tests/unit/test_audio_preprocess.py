@@ -52,7 +52,7 @@ def through(chain: Chain, source: Path, folder: Path) -> tuple[Audio, int, int]:
     samples = np.fromfile(folder / "out", "<i2")
     assert samples.size == pcm.samples
     assert np.abs(samples.astype(int)).max() == pcm.peak
-    return samples.astype(np.float32) / 32768, lead, tail
+    return (samples / 32768).astype(np.float32), lead, tail
 
 
 @pytest.mark.parametrize("name", CHAINS)

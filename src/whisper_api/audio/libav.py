@@ -52,7 +52,7 @@ def probe(path: Path) -> Probe:
         brand = container.metadata.get("major_brand", "")
         return Probe(
             container=container.format.name,
-            codec=context.name if context.name != "mp3float" else "mp3",
+            codec=context.codec.canonical_name,
             mime=mime_of(container.format.name, brand, head),
             duration=_claimed(container, stream),
             rate=context.rate or 0,
