@@ -199,10 +199,12 @@ def main() -> None:
     parser.add_argument("--assets", type=Path, default=ASSETS)
     parser.add_argument("--hf", type=Path, help="also write a Hugging Face folder here")
     parser.add_argument("--quantization", default="int8_float16")
+    parser.add_argument("--manifest-only", action="store_true", help="only list the files again")
     args = parser.parse_args()
     arrays, shape, state = load(args.checkpoint)
-    write_ct2(args.assets / "bundled", arrays, shape, args.quantization)
-    write_tokenizer(args.assets / "bundled")
+    if not args.manifest_only:
+        write_ct2(args.assets / "bundled", arrays, shape, args.quantization)
+        write_tokenizer(args.assets / "bundled")
     write_manifest(args.assets, state)
     if args.hf:
         write_hf(args.hf, arrays, shape)
