@@ -23,7 +23,16 @@ FILE_BYTES = 10 * 1024 * 1024
 FILE_COUNT = 5
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 _BEARER = re.compile(r"(?i)(bearer\s+)[^\s'\",;]+")
-_CHATTY = ("httpx", "httpcore", "huggingface_hub", "filelock", "fsspec", "faster_whisper")
+_CHATTY = (
+    "uvicorn",
+    "uvicorn.error",
+    "httpx",
+    "httpcore",
+    "huggingface_hub",
+    "filelock",
+    "fsspec",
+    "faster_whisper",
+)
 
 
 class LineFormatter(logging.Formatter):

@@ -144,7 +144,7 @@ async def _run(
     )
     room = asyncio.Semaphore(parallel)
     with bar:
-        # A thousandth of a file is the unit: long files move the bar and its ETA, too.
+        # Parts of files count, so that a long one moves the bar and its ETA, too.
         entry = bar.add_task("transcribing", total=len(todo))
         async with opened as work:
 
@@ -169,14 +169,18 @@ async def _do(job: Job, work: Work, bar: Progress, entry: TaskID) -> bool:
         text = await work(job.source, advance)
         await asyncio.to_thread(write_whole, job.target, text)
     except WhisperApiError as error:
-        bar.console.print(f"{job.source}: {error.message}", markup=False, highlight=False)
+        _say(bar, f"{job.source}: {error.message}")
         return False
     except OSError as error:
-        bar.console.print(f"{job.target}: {error.strerror}", markup=False, highlight=False)
+        _say(bar, f"{job.target}: {error.strerror}")
         return False
     finally:
         advance(1.0)
     return True
+
+
+def _say(bar: Progress, line: str) -> None:
+    bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @asynccontextmanager
