@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from whisper_api.cli.flags import ConfigOption, load
+from whisper_api.model_names import SHORT_NAMES
 from whisper_api.models import ModelStore
 
 app = typer.Typer(no_args_is_help=True, help="Models on this machine.")
@@ -18,16 +18,28 @@ app = typer.Typer(no_args_is_help=True, help="Models on this machine.")
 
 @app.command("list")
 def show(config: ConfigOption = None) -> None:
-    """List the models that are here and the names that can be pulled."""
-    table = Table("model", "here", "note", box=None, pad_edge=False)
-    for entry in _store(config).list():
-        table.add_row(entry.id, "yes" if entry.here else "no", entry.note)
-    Console(soft_wrap=True, highlight=False, markup=False).print(table)
+    """List the models that lie here, other names of the default one, and names to pull."""
+    entries = _store(config).list()
+    for entry in entries:
+        if entry.alias_of is None:
+            origin = f"{entry.source} {entry.revision[:12]}".strip()
+            size = f"{entry.size / 1e6:.0f} MB" if entry.size else "not here yet"
+            default = "default" if entry.default else ""
+            typer.echo(f"{entry.id:32}{size:>14}  {default:9}{origin}".rstrip())
+    aliases = [entry.id for entry in entries if entry.alias_of is not None]
+    typer.echo(f"\nother names of the default: {', '.join(aliases)}")
+    here = {entry.id for entry in entries}
+    typer.echo(
+        f"to pull: {', '.join(name for name in SHORT_NAMES if name not in here)}, owner/name"
+    )
 
 
 @app.command()
 def pull(
     name: Annotated[str, typer.Argument(help="small, large-v3-turbo, or owner/name of the hub.")],
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit, instead of the pinned one.")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Download a model at its pinned revision and make it ready; goes on where it stopped."""
@@ -41,10 +53,10 @@ def pull(
     with bar:
         entry = bar.add_task(name, total=None)
 
-        def progress(done: int, total: int | None) -> None:
+        def progress(done: int, total: int) -> None:
             bar.update(entry, completed=done, total=total)
 
-        files = _store(config).pull(name, progress)
+        files = _store(config).pull(name, progress, revision)
     typer.echo(f"{files.id} is ready: {files.path}")
 
 

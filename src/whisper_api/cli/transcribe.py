@@ -33,6 +33,7 @@ from whisper_api.cli.flags import ConfigOption, load
 from whisper_api.config import Settings
 from whisper_api.errors import RequestError, ServerError, SettingsError, WhisperApiError
 from whisper_api.logs import setup_logging
+from whisper_api.models import ModelStore
 from whisper_api.runtime import Runtime, open_runtime
 from whisper_api.types import Options, Transcript
 
@@ -72,7 +73,9 @@ def transcribe(
     api_key: Annotated[
         str | None, typer.Option(envvar="WHISPER_API_KEY", help="Key of that server.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Model; without it the default one.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model or folder; without it the default one.")
+    ] = None,
     language: Annotated[
         str | None, typer.Option(help="Language of the speech: code, English name or auto.")
     ] = None,
@@ -106,9 +109,9 @@ def transcribe(
     if not todo:
         return
     if server is None:
-        settings = load(config, log_level="WARNING")
+        settings = load(config, log_level="WARNING", model_path=model)
         setup_logging(settings)
-        opened = _in_process(settings, fields, task, model)
+        opened = _in_process(settings, fields, task)
     else:
         opened = _through_server(server, api_key, fields, task, model)
     failed = asyncio.run(_run(opened, todo, jobs, console))
@@ -184,29 +187,28 @@ def _say(bar: Progress, line: str) -> None:
 
 
 @asynccontextmanager
-async def _in_process(
-    settings: Settings, fields: dict[str, str], task: str, model: str | None
-) -> AsyncIterator[Work]:
+async def _in_process(settings: Settings, fields: dict[str, str], task: str) -> AsyncIterator[Work]:
     asked = parse_request(
         Fields({name: [value] for name, value in fields.items()}),
         settings,
         "translate" if task == "translate" else "transcribe",
     )
+    await asyncio.to_thread(ModelStore(settings).prepare)
     async with open_runtime(settings) as runtime:
 
         async def work(path: Path, advance: Advance) -> str:
-            transcript = await _transcript(runtime, path, asked.options, model, advance)
+            transcript = await _transcript(runtime, path, asked.options, advance)
             return render(transcript, asked.format, asked.granularities)
 
         yield work
 
 
 async def _transcript(
-    runtime: Runtime, path: Path, options: Options, model: str | None, advance: Advance
+    runtime: Runtime, path: Path, options: Options, advance: Advance
 ) -> Transcript:
     async with Scratch.create(runtime.settings.scratch_dir) as scratch:
         file = await runtime.intake.from_own_path(scratch, path)
-        updates = runtime.pipeline.stream(file, options, scratch, model=model)
+        updates = runtime.pipeline.stream(file, options, scratch)
         async with aclosing(updates):
             async for update in updates:
                 advance(min(update.done / update.total, 1.0) if update.total else 1.0)
