@@ -30,7 +30,7 @@ TEXTS = (
     b"ID3\x04\0\0\x7f\x7f\x7f\x7f",
     b"\x1aE\xdf\xa3" + b"\xff" * 100,
     b"\0\0\0\x20ftypM4A " + b"\xff" * 100,
-    b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\x01\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0data\xff\xff\xff\xff",
+    b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\x01\0\x01" + b"\0" * 13 + b"data\xff\xff\xff\xff",
     bytes(range(256)) * 16,
 )
 ENDINGS = ("wav", "mp3", "m4a", "ogg", "flac", "webm", "exe", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -28,6 +29,7 @@ async def test_not_ready_is_503_with_reasons(open_app: Any) -> None:
             answer = await client.get("/ready")
             if answer.json()["status"] == "failed":
                 break
+            await asyncio.sleep(0.01)
         assert answer.status_code == 503
         assert problem(answer)["code"] == "model_failed"
         assert "nonsense" in answer.json()["reasons"][0]
@@ -43,7 +45,7 @@ async def test_config_keeps_secrets_and_paths(open_app: Any, tmp_path: Any) -> N
     assert str(tmp_path) not in text
 
 
-def test_public_settings_exist() -> None:
+async def test_public_settings_exist() -> None:
     assert set(PUBLIC_SETTINGS) <= set(Settings.model_fields)
 
 
@@ -101,7 +103,7 @@ async def test_page_is_whole_and_strict(client: httpx.AsyncClient) -> None:
     assert (await client.head("/health")).status_code == 200
 
 
-def test_page_speaks_both_languages() -> None:
+async def test_page_speaks_both_languages() -> None:
     web = package_folder("web")
     words = (web / "i18n.js").read_text("utf-8")
     english, russian = words.split("  ru: {")

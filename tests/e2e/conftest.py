@@ -1,0 +1,105 @@
+"""Real server processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+RUNNER = Path(__file__).parent / "run_server.py"
+DEFAULTS = {"engine": "fake", "model_path": "fake", "vad": False, "decode_workers": 1}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server process on a free port of this machine."""
+
+    port: int
+    process: subprocess.Popen[str]
+    data_dir: Path
+    key: str
+
+    @property
+    def root(self) -> str:
+        """``http://127.0.0.1:port``."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def base_url(self) -> str:
+        """What OpenAI's clients get."""
+        return f"{self.root}/v1"
+
+    def get(self, path: str) -> httpx.Response:
+        """A GET with the key."""
+        headers = {"authorization": f"Bearer {self.key}"}
+        return httpx.get(self.root + path, timeout=10, headers=headers)
+
+    def leftovers(self) -> list[str]:
+        """Request folders still in scratch."""
+        return [str(path) for path in (self.data_dir / "scratch").glob("*/request-*")]
+
+    def wait_until_idle(self, seconds: float) -> None:
+        """Until no request is in the queue and no scratch folder is left.
+
+        Raises:
+            AssertionError: it takes longer than ``seconds``.
+        """
+        end = time.monotonic() + seconds
+        while self.get("/v1/queue").json()["requests"] or self.leftovers():
+            assert time.monotonic() < end, (self.get("/v1/queue").json(), self.leftovers())
+            time.sleep(0.05)
+
+
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+    """``start_server(max_concurrent_requests=1)``: a process with these settings, ended later."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(**settings: Any) -> Server:
+        data_dir = tmp_path_factory.mktemp("server")
+        content = {**DEFAULTS, "data_dir": str(data_dir), **settings}
+        process = subprocess.Popen(
+            [sys.executable, str(RUNNER), json.dumps(content)], stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        keys = settings.get("api_keys") or ["none-needed"]
+        server = Server(port, process, data_dir, str(keys[0]))
+        _wait_for_health(server)
+        return server
+
+    yield start
+    for process in started:
+        process.terminate()
+    for process in started:
+        process.wait(20)
+
+
+def _wait_for_health(server: Server) -> None:
+    end = time.monotonic() + 30
+    while True:
+        assert server.process.poll() is None, "the server process ended"
+        try:
+            if server.get("/health").status_code == 200:
+                return
+        except httpx.HTTPError:
+            assert time.monotonic() < end, "the server does not answer"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def server(start_server: StartServer) -> Server:
+    """The shared server: fake engine, no keys."""
+    return start_server()
