@@ -42,10 +42,10 @@ def encoded(wav: bytes, ending: str) -> bytes:
     """A WAV file as mp3, m4a, webm, flac or ogg."""
     out = io.BytesIO()
     container = _CONTAINERS.get(ending, ending)
-    with av.open(io.BytesIO(wav)) as source, av.open(out, "w", format=container) as sink:
-        stream = sink.add_stream(
-            _CODECS[ending], rate=48_000 if "opus" in _CODECS[ending] else None
-        )
+    codec = _CODECS[ending]
+    with av.open(io.BytesIO(wav), "r") as source, av.open(out, "w", format=container) as sink:
+        stream = sink.add_stream(codec, rate=48_000 if codec == "libopus" else None)
+        assert isinstance(stream, av.AudioStream)
         for frame in source.decode(audio=0):
             sink.mux(stream.encode(frame))
         sink.mux(stream.encode(None))

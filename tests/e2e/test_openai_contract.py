@@ -68,7 +68,7 @@ def response(raw: bytes) -> httpx.Response:
     while head.startswith(b"HTTP/1.1 100"):
         head, _, body = body.partition(b"\r\n\r\n")
     status, *lines = head.decode("latin-1").split("\r\n")
-    headers = [tuple(line.split(": ", 1)) for line in lines]
+    headers = [(line.partition(": ")[0], line.partition(": ")[2]) for line in lines]
     assert any(name.lower() == "x-request-id" for name, _ in headers)
     headers = [(name, value) for name, value in headers if name.lower() != "transfer-encoding"]
     return httpx.Response(int(status.split()[1]), headers=headers, content=body)
