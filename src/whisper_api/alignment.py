@@ -167,11 +167,9 @@ def _glue(words: Sequence[AlignedWord]) -> list[AlignedWord]:
 
 
 def _astray(words: Sequence[AlignedWord], start: float, end: float) -> bool:
-    """Whether the alignment put more than half of the words' time outside their piece."""
-    if not words:
-        return False
-    first, last = words[0].start, words[-1].end
-    return min(last, end) - max(first, start) < (last - first) / 2
+    """Whether the alignment put more than half of the words outside their piece."""
+    outside = [word for word in words if not start <= (word.start + word.end) / 2 <= end]
+    return 2 * len(outside) > len(words)
 
 
 def _spread_over(words: Sequence[AlignedWord], start: float, end: float) -> list[AlignedWord]:

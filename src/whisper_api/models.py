@@ -1,42 +1,312 @@
-"""Models by name: aliases, what is on disk, downloads, imports, removal."""
+"""The models of this machine: what a name means, what lies where, pulling, importing, removing.
+
+    <data_dir>/models/
+      small/  org--name/        one folder per model in CTranslate2's format, with ORIGIN.json
+      .converted/<digest>/      conversions of Hugging Face folders that a setting names
+      .downloads/<name>/        downloads in progress; kept for resuming
+
+A request may name the default model, its aliases, and models that lie here; it never starts a
+download. A path may come from settings and from the command line, never from a request.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+import shutil
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
+from whisper_api.checkpoint import is_hugging_face
 from whisper_api.config import Settings
-from whisper_api.errors import ModelNotFound
+from whisper_api.convert import convert_folder
+from whisper_api.errors import ModelBroken, ModelNotFound, ServerError
+from whisper_api.hub import Progress, fetch
+from whisper_api.model_folder import ModelFiles, describe, folder_size, is_ctranslate2
+from whisper_api.model_names import (
+    BUNDLED,
+    OPENAI_NAMES,
+    SHORT_NAMES,
+    SYNONYMS,
+    HubModel,
+    check_name,
+    folder_name,
+    hub_model,
+)
+
+__all__ = ["ModelEntry", "ModelFiles", "ModelStore", "Progress"]
+
+_ORIGIN = "ORIGIN.json"
+_DIGESTED = ("*.safetensors", "*.json", "merges.txt")
 
 
 @dataclass(frozen=True, slots=True)
-class ModelFiles:
-    """A model that is on this machine, ready to be loaded."""
+class ModelEntry:
+    """A line of ``models list`` and of ``/v1/models``."""
 
     id: str
-    path: Path
-    kind: str = "ctranslate2"
-    decoding: dict[str, Any] = field(default_factory=dict)
-    languages: tuple[str, ...] = ()
-    vocabulary_size: int = 51_865
-    note: str = ""
+    default: bool = False
+    alias_of: str | None = None  #: set for OpenAI's names, which mean the default model
+    size: int = 0  #: bytes on disk
+    source: str = ""  #: repository or folder it came from
+    revision: str = ""  #: commit, where it came from the hub
 
 
 class ModelStore:
-    """The models of this machine."""
+    """The models under ``settings.models_dir``, the bundled one, and the default."""
 
     def __init__(self, settings: Settings) -> None:
-        """Nothing is read or asked for before it is needed."""
+        """Nothing is read before it is needed."""
         self._settings = settings
+        self._root = settings.models_dir
+        self._lock = threading.Lock()  # one conversion, import or removal at a time
+
+    @property
+    def default_name(self) -> str:
+        """The id of the default model; for a folder its last part, so that no path is told."""
+        name = self._settings.model_path
+        if _is_fake(self._settings):
+            return name if name.startswith("fake") else "fake"
+        return Path(name).name if self._is_path(name) else SYNONYMS.get(name, name)
 
     def resolve(self, name: str | None = None) -> ModelFiles:
-        """The files of a model; None means the default.
+        """The files of a model that lies here; None and OpenAI's names mean the default.
+
+        A default that is a Hugging Face folder is converted at the first call, once.
 
         Raises:
-            ModelNotFound: no such model.
+            ModelNotFound: unknown, or not on this machine.
+            ModelBroken: its files cannot be used.
         """
-        name = name or self._settings.model_path
-        if self._settings.engine == "fake":
-            return ModelFiles(id=name, path=Path(), kind="fake")
-        raise ModelNotFound(f"The model {name!r} does not exist.")
+        if (
+            not name
+            or name in OPENAI_NAMES
+            or name in (self._settings.model_path, self.default_name)
+        ):
+            return self._default()
+        if name == BUNDLED:
+            return self._bundled()
+        folder = self._root / folder_name(name)
+        if (folder / _ORIGIN).is_file():
+            return describe(folder, _read_origin(folder).get("name", name))
+        raise ModelNotFound(self._unknown(name))
+
+    def prepare(self, progress: Progress | None = None) -> ModelFiles:
+        """The default model's files, pulled first where they are missing (unless offline).
+
+        Raises:
+            ModelNotFound, ModelBroken, ServerError: as ``resolve`` and ``pull``.
+        """
+        try:
+            return self._default()
+        except ModelNotFound:
+            name = self._settings.model_path
+            if self._is_path(name) or hub_model(name) is None:
+                raise
+            return self.pull(name, progress)
+
+    def list(self) -> list[ModelEntry]:
+        """The default model, the others that lie here, and the aliases of the default."""
+        entries = {entry.id: entry for entry in (self._bundled_entry(), *self._stored())}
+        default = self.default_name
+        first = replace(entries.pop(default, ModelEntry(default)), default=True)
+        aliases = [ModelEntry(name, alias_of=default) for name in OPENAI_NAMES if name != default]
+        return [first, *entries.values(), *aliases]
+
+    def pull(
+        self, name: str, progress: Progress | None = None, revision: str | None = None
+    ) -> ModelFiles:
+        """Fetch a model from the hub into the store, converting it where needed.
+
+        ``name`` is a short name or ``org/name``; ``revision`` a branch, tag or commit instead of
+        the pinned one. An interrupted download is resumed by the next call.
+
+        Raises:
+            ModelNotFound: no such name or repository.
+            ModelBroken: what the repository holds cannot be used.
+            ServerError: offline, or the hub failed.
+        """
+        model = hub_model(name)
+        if model is None:
+            raise ModelNotFound(self._unknown(name))
+        if self._settings.offline:
+            raise ServerError(f"offline is set: {name!r} is not fetched; import a folder instead.")
+        if revision:
+            model = HubModel(model.repository, revision)
+        downloads = self._root / ".downloads" / folder_name(name)
+        downloads.mkdir(parents=True, exist_ok=True)
+        commit = fetch(model, downloads, progress)
+        shutil.rmtree(downloads / ".cache", ignore_errors=True)
+        files = self._store(downloads, name, {"source": model.repository, "revision": commit})
+        shutil.rmtree(downloads, ignore_errors=True)
+        return files
+
+    def import_folder(self, path: Path, name: str | None = None) -> ModelFiles:
+        """Copy (CTranslate2) or convert (Hugging Face) a folder into the store.
+
+        ``name`` defaults to the folder's own. A model of that name is replaced.
+
+        Raises:
+            ModelNotFound: no such folder, or a name that is not allowed.
+            ModelBroken: it holds no model that can be used.
+        """
+        folder = path.expanduser()
+        if not folder.is_dir():
+            raise ModelNotFound(f"There is no folder {str(path)!r}.")
+        chosen = name or folder.resolve().name
+        if chosen == BUNDLED or chosen in OPENAI_NAMES:
+            raise ModelNotFound(f"{chosen!r} is taken: choose another name for the model.")
+        return self._store(folder, chosen, {"source": str(folder.resolve()), "revision": ""})
+
+    def remove(self, name: str) -> None:
+        """Delete a model from the store.
+
+        Raises:
+            ModelNotFound: it is not in the store (the bundled model and folders never are).
+        """
+        folder = self._root / folder_name(name)
+        with self._lock:
+            if name == BUNDLED or not (folder / _ORIGIN).is_file():
+                raise ModelNotFound(f"The model {name!r} is not in the store.")
+            # Renaming first: a reader sees the whole model or none.
+            trash = Path(tempfile.mkdtemp(prefix=".removing-", dir=self._root))
+            folder.rename(trash / folder.name)
+        shutil.rmtree(trash, ignore_errors=True)
+
+    # --- the default --------------------------------------------------------------------------
+
+    def _default(self) -> ModelFiles:
+        name = self._settings.model_path
+        if _is_fake(self._settings):
+            return ModelFiles(id=self.default_name, path=Path(), kind="fake")
+        if name == BUNDLED:
+            return self._bundled()
+        if self._is_path(name):
+            return self._folder(Path(name).expanduser())
+        folder = self._root / folder_name(name)
+        if (folder / _ORIGIN).is_file():
+            return describe(folder, self.default_name)
+        raise ModelNotFound(self._unknown(name))
+
+    def _is_path(self, name: str) -> bool:
+        if name.startswith(("/", "./", "../", "~", "\\")) or "\\" in name:
+            return True
+        known = name == BUNDLED or name in SHORT_NAMES or name in SYNONYMS
+        return not known and (name.count("/") > 1 or Path(name).is_dir())
+
+    def _folder(self, folder: Path) -> ModelFiles:
+        if not folder.is_dir():
+            raise ModelNotFound(
+                f"model_path names the folder {str(folder)!r}, which does not exist. Correct it, or"
+                " set model_path to 'bundled', a name such as 'small', or a hub name 'org/name'."
+            )
+        if is_ctranslate2(folder):
+            return describe(folder, self.default_name)
+        if is_hugging_face(folder):
+            return describe(self._converted(folder), self.default_name)
+        describe(folder, self.default_name)  # raises, and says what is missing
+        raise ModelBroken(f"The folder {folder.name!r} holds no Whisper model.")
+
+    def _converted(self, folder: Path) -> Path:
+        """The conversion of a Hugging Face folder, made at the first call."""
+        with self._lock:
+            target = self._root / ".converted" / self._digest(folder)
+            if not target.is_dir():
+                convert_folder(folder, target, self._quantization())
+            return target
+
+    def _digest(self, folder: Path) -> str:
+        """Hash of the content; looked up by size and time, as hashing gigabytes takes seconds."""
+        paths = sorted({path for pattern in _DIGESTED for path in folder.glob(pattern)})
+        stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+        print_ = hashlib.sha256(repr((str(folder.resolve()), stats)).encode()).hexdigest()
+        memo = self._root / ".converted" / f"{print_}.digest"
+        if memo.is_file():
+            return memo.read_text(encoding="ascii")
+        total = hashlib.sha256(self._quantization().encode())
+        for path in paths:
+            with path.open("rb") as file:
+                total.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        memo.write_text(total.hexdigest(), encoding="ascii")
+        return total.hexdigest()
+
+    def _quantization(self) -> str:
+        """What conversions write: as small as the device uses, so that loading stays quick."""
+        wanted = self._settings.compute_type
+        on_card = self._settings.device.startswith("cuda")
+        if wanted in ("float16", "float32", "int8_float16"):
+            return wanted
+        return "float16" if on_card else "int8"
+
+    def _bundled(self) -> ModelFiles:
+        assets = Path(str(package_files("whisper_api"))) / "assets"
+        if not (assets / BUNDLED).is_dir():
+            raise ModelBroken("The bundled model is missing from this installation.")
+        return describe(assets / BUNDLED, BUNDLED, assets / "MANIFEST.json")
+
+    # --- the store ------------------------------------------------------------------------------
+
+    def _store(self, folder: Path, name: str, origin: dict[str, str]) -> ModelFiles:
+        target = self._root / folder_name(name)
+        self._root.mkdir(parents=True, exist_ok=True)
+        with self._lock, tempfile.TemporaryDirectory(prefix=".adding-", dir=self._root) as work:
+            made = Path(work) / "model"
+            if is_hugging_face(folder):
+                convert_folder(folder, made, self._quantization())
+            else:
+                describe(folder, name)
+                shutil.copytree(folder, made, ignore=shutil.ignore_patterns(".*"))
+            entry = {"name": SYNONYMS.get(name, name), **origin}
+            (made / _ORIGIN).write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
+            files = describe(made, entry["name"])
+            if target.exists():
+                target.rename(Path(work) / "old")
+            made.rename(target)
+        return replace(files, path=target)
+
+    def _stored(self) -> Sequence[ModelEntry]:
+        if not self._root.is_dir():
+            return ()
+        folders = sorted(path.parent for path in self._root.glob(f"*/{_ORIGIN}"))
+        return [_entry(folder) for folder in folders if not folder.name.startswith(".")]
+
+    def _bundled_entry(self) -> ModelEntry:
+        return ModelEntry(BUNDLED, size=folder_size(self._bundled().path), source="this package")
+
+    def _unknown(self, name: str) -> str:
+        check_name(name)
+        here = ", ".join(entry.id for entry in self.list() if entry.alias_of is None)
+        if hub_model(name) is not None:
+            return (
+                f"The model {name!r} is not on this server; its administrator can fetch it with"
+                f" `whisper-api models pull {name}`. Here are: {here}."
+            )
+        return f"The model {name!r} does not exist. Here are: {here}."
+
+
+def _is_fake(settings: Settings) -> bool:
+    return settings.engine == "fake"
+
+
+def _entry(folder: Path) -> ModelEntry:
+    origin = _read_origin(folder)
+    return ModelEntry(
+        id=origin.get("name", folder.name),
+        size=folder_size(folder),
+        source=origin.get("source", ""),
+        revision=origin.get("revision", ""),
+    )
+
+
+def _read_origin(folder: Path) -> dict[str, str]:
+    try:
+        values: Any = json.loads((folder / _ORIGIN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(k): str(v) for k, v in values.items()} if isinstance(values, dict) else {}

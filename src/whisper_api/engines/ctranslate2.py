@@ -9,8 +9,9 @@ log-probabilities, the end token's included, over the count without it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,7 @@ class CTranslate2Engine:
         tokenizer = WhisperTokenizer.from_file(files.path / "tokenizer.json", files.vocabulary_size)
         info = _info(files, place, tokenizer)
         with _as_engine_errors(loading=files.id):
-            return cls(open_model, ctranslate2, tokenizer, info, Thresholds(**files.decoding))
+            return cls(open_model, ctranslate2, tokenizer, info, read_thresholds(files.decoding))
 
     @property
     def info(self) -> EngineInfo:
@@ -171,7 +172,7 @@ class CTranslate2Engine:
             ):
                 self._encodings.put(key, encoding)
                 found[key] = encoding
-        return [encoding for key, _ in audios if (encoding := found[key]) is not None]
+        return [kept for key, _ in audios if (kept := found[key]) is not None]
 
     def _run_encoder(self, audios: Sequence[Audio]) -> list[Encoding]:
         mels = np.stack([features.log_mel(audio, self._model.n_mels) for audio in audios])
@@ -298,6 +299,17 @@ class CTranslate2Engine:
             )
             for place, result in zip(places, results, strict=True):
                 drafts[place].take_alignment(result.alignments, result.text_token_probs)
+
+
+def read_thresholds(said: Mapping[str, Any]) -> Thresholds:
+    """A manifest's ``decoding``: known names only, lists as tuples."""
+    known = {field.name for field in fields(Thresholds)}
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in said.items()
+        if key in known
+    }
+    return Thresholds(**values)
 
 
 def _info(files: ModelFiles, place: Placement, tokenizer: WhisperTokenizer) -> EngineInfo:
