@@ -1,0 +1,89 @@
+"""docs/ against the code: every setting, route, field, metric, error code and format is there."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import whisper_api
+from whisper_api.api.app import create_app
+from whisper_api.api.errors import ANSWERS
+from whisper_api.config import Settings, describe
+from whisper_api.metrics import Metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(whisper_api.__file__).parent
+DOCS = {path.name: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
+
+
+def test_generated_parts_are_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "docs.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_setting_is_documented() -> None:
+    for doc in describe():
+        assert f"`{doc.name}`" in DOCS["settings.md"], doc.name
+
+
+def test_every_route_is_documented() -> None:
+    for route in create_app(Settings()).routes:
+        path = getattr(route, "path", "")
+        name = path.replace("{model_id:path}", "{model_id}")
+        hidden = {"/web", "/docs/oauth2-redirect", "/favicon.ico", ""}
+        if name not in hidden:
+            assert re.search(rf"[` ]{re.escape(name)}`", DOCS["api.md"]), path
+
+
+def test_every_metric_is_documented() -> None:
+    metrics = Metrics()
+    metrics.follow_queue(dict)
+    for family in metrics.registry.collect():
+        assert family.name in DOCS["deploy.md"], family.name
+
+
+CODE_NAMES = {"default_code", "code"}
+NO_CODES = {"diarized_json", "model_"}
+"""Texts that stand in an expression for a code without being one."""
+
+
+def error_codes() -> set[str]:
+    """Every text that the code gives as an error's ``code``."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            value: ast.expr | None = None
+            if isinstance(node, ast.keyword) and node.arg == "code":
+                value = node.value
+            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in CODE_NAMES:
+                value = node.value
+            for part in ast.walk(value) if value is not None else ():
+                if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                    found.add(part.value)
+    return {code for code in found if re.fullmatch(r"[a-z]+(_[a-z0-9]+)+|timeout|overloaded", code)}
+
+
+def test_every_error_code_is_documented() -> None:
+    codes = error_codes()
+    assert {"invalid_value", "file_too_large", "unsupported_value"} <= codes
+    listed = set(re.findall(r"^\| `(\w+)` \|", DOCS["api.md"].split("| code |")[1], re.MULTILINE))
+    assert codes - listed - NO_CODES == set()
+
+
+def test_every_status_is_documented() -> None:
+    for answer in ANSWERS.values():
+        assert f"\n| {answer.status} |" in DOCS["api.md"], answer
+
+
+def test_links_lead_somewhere() -> None:
+    for name, text in DOCS.items():
+        for target in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (ROOT / "docs" / target).exists(), f"{name}: {target}"
