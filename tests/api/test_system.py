@@ -17,19 +17,25 @@ from whisper_api.config import Settings
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
+async def readiness(client: httpx.AsyncClient) -> httpx.Response:
+    """The answer of ``/ready`` once the model has loaded or failed."""
+    for _ in range(500):
+        answer = await client.get("/ready")
+        if answer.json()["status"] != "loading":
+            break
+        await asyncio.sleep(0.01)
+    return answer
+
+
 async def test_ready_tells_the_engine(client: httpx.AsyncClient) -> None:
-    body = (await client.get("/ready")).json()
+    body = (await readiness(client)).json()
     assert (body["status"], body["engine"], body["device"]) == ("ready", "fake", "cpu")
     assert body["reasons"] == []
 
 
 async def test_not_ready_is_503_with_reasons(open_app: Any) -> None:
     async with open_app(model_path="fake:nonsense=1") as client:
-        for _ in range(200):
-            answer = await client.get("/ready")
-            if answer.json()["status"] == "failed":
-                break
-            await asyncio.sleep(0.01)
+        answer = await readiness(client)
         assert answer.status_code == 503
         assert problem(answer)["code"] == "model_failed"
         assert "nonsense" in answer.json()["reasons"][0]

@@ -48,6 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
         middleware=guards(settings),
     )
     app.state.settings = settings
+    app.state.notes = {}
     errors.install(app)
     app.include_router(transcriptions.router)
     app.include_router(models.router)

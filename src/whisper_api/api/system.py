@@ -127,7 +127,7 @@ async def ready(request: Request) -> Response:
         state.model, state.engine, state.device = info.model, info.engine, info.device
         state.compute_type, state.replicas = info.compute_type, info.replicas
         state.chosen_because = info.reason
-        state.note = await asyncio.to_thread(_note, runtime)
+        state.note = await _note(request, info.model)
     if state.status == "ready":
         return JSONResponse(state.model_dump(exclude={"error"}))
     error = error_body(state.reasons[0], SERVER, code=f"model_{state.status}")
@@ -200,11 +200,17 @@ def _engine(runtime: Runtime) -> EngineInfo | None:
     return loaded[0].info if loaded else None
 
 
-def _note(runtime: Runtime) -> str | None:
-    try:
-        return runtime.store.resolve(None).note or None
-    except WhisperApiError:
-        return None
+async def _note(request: Request, model: str) -> str | None:
+    """What the model's manifest tells people; read once, as probes ask every second."""
+    known: dict[str, str | None] = request.app.state.notes
+    if model not in known:
+        runtime: Runtime = request.app.state.runtime
+        try:
+            files = await asyncio.to_thread(runtime.store.resolve, None)
+            known[model] = files.note or None
+        except WhisperApiError:
+            known[model] = None
+    return known[model]
 
 
 def _is_path(name: str) -> bool:

@@ -97,6 +97,8 @@ async def serve(request: Request, reader: Reader, task: Task) -> Response:
     """
     runtime: Runtime = request.app.state.runtime
     started = perf_counter()
+    # A full or stopping server says so before it takes the upload in.
+    runtime.scheduler.admit().close()
     async with AsyncExitStack() as stack:
         scratch = await asyncio.to_thread(Scratch.create, runtime.settings.scratch_dir)
         await stack.enter_async_context(scratch)

@@ -28,8 +28,9 @@ export const WORDS = {
     loading: "The model is being loaded…",
     failed: "The model could not be loaded: {reason}",
     bundled:
-      "The model at work is the small bundled one. It knows spoken numbers and a few phrases " +
-      "only. For real speech start the server with a real model, for example: make run MODEL=small",
+      "The model at work is the small bundled one. It knows spoken numbers in English and " +
+      "Russian and little more. For real speech start the server with a real model, for " +
+      "example: make run MODEL=small",
     client: "For programs: OpenAI's clients work with this address.",
   },
   ru: {
@@ -60,8 +61,9 @@ export const WORDS = {
     loading: "Модель загружается…",
     failed: "Модель не удалось загрузить: {reason}",
     bundled:
-      "Сейчас работает маленькая встроенная модель. Она знает только числа и несколько фраз. " +
-      "Для настоящей речи запустите сервер с настоящей моделью, например: make run MODEL=small",
+      "Сейчас работает маленькая встроенная модель. Она знает числа на английском и русском " +
+      "и почти ничего больше. Для настоящей речи запустите сервер с настоящей моделью, " +
+      "например: make run MODEL=small",
     client: "Для программ: клиенты OpenAI работают с этим адресом.",
   },
 };
