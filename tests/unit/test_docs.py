@@ -60,12 +60,9 @@ def error_codes() -> set[str]:
     found = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            value: ast.expr | None = None
-            if isinstance(node, ast.keyword) and node.arg == "code":
-                value = node.value
-            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in CODE_NAMES:
-                value = node.value
-            for part in ast.walk(value) if value is not None else ():
+            keyword = isinstance(node, ast.keyword) and node.arg == "code"
+            named = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in CODE_NAMES
+            for part in ast.walk(node) if keyword or named else ():
                 if isinstance(part, ast.Constant) and isinstance(part.value, str):
                     found.add(part.value)
     return {code for code in found if re.fullmatch(r"[a-z]+(_[a-z0-9]+)+|timeout|overloaded", code)}

@@ -93,15 +93,7 @@ def transcribe(
     config: ConfigOption = None,
 ) -> None:
     """Transcribe audio files; what has a result already is skipped. Exit 1 if any file failed."""
-    fields = {
-        "response_format": shape.response_format,
-        "language": language or "",
-        "prompt": prompt or "",
-        "timestamp_granularities[]": _granularity(shape, word_timestamps),
-    }
-    if task not in {"transcribe", "translate"}:
-        raise SettingsError(f"--task: {task!r} is not allowed; allowed: transcribe, translate")
-    fields = {name: value for name, value in fields.items() if value}
+    fields = _fields(shape, language, prompt, task, word_timestamps)
     todo, skipped = _todo(plan_jobs(paths, output_dir, ENDINGS[shape.response_format]), overwrite)
     console = Console(stderr=True)
     if skipped:
@@ -109,9 +101,7 @@ def transcribe(
     if not todo:
         return
     if server is None:
-        settings = load(config, log_level="WARNING", model_path=model)
-        setup_logging(settings)
-        opened = _in_process(settings, fields, task)
+        opened = _in_process(load(config, log_level="WARNING", model_path=model), fields, task)
     else:
         opened = _through_server(server, api_key, fields, task, model)
     failed = asyncio.run(_run(opened, todo, jobs, console))
@@ -120,10 +110,21 @@ def transcribe(
         raise typer.Exit(1)
 
 
-def _granularity(shape: Shape, words: bool) -> str:
+def _fields(
+    shape: Shape, language: str | None, prompt: str | None, task: str, words: bool
+) -> dict[str, str]:
+    """The options as the API's form fields, so that one parser checks both."""
+    if task not in {"transcribe", "translate"}:
+        raise SettingsError(f"--task: {task!r} is not allowed; allowed: transcribe, translate")
     if words and shape is not Shape.VERBOSE_JSON:
         raise SettingsError("--word-timestamps needs --format verbose_json")
-    return "word,segment" if words else ""
+    fields = {
+        "response_format": shape.response_format,
+        "language": language or "",
+        "prompt": prompt or "",
+        "timestamp_granularities[]": "word,segment" if words else "",
+    }
+    return {name: value for name, value in fields.items() if value}
 
 
 def _todo(jobs: list[Job], overwrite: bool) -> tuple[list[Job], int]:
@@ -193,6 +194,7 @@ async def _in_process(settings: Settings, fields: dict[str, str], task: str) -> 
         settings,
         "translate" if task == "translate" else "transcribe",
     )
+    setup_logging(settings)
     await asyncio.to_thread(ModelStore(settings).prepare)
     async with open_runtime(settings) as runtime:
 
