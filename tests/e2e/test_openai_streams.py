@@ -33,9 +33,9 @@ def two_minutes(make_wav: MakeWav) -> bytes:
 
 @pytest.fixture(scope="module")
 def slow(start_server: StartServer) -> Server:
-    """Half a second for each window, one at a time, and room for a single request."""
+    """A third of a second a window, one at a time, and room for a single request."""
     return start_server(
-        model_path="fake:delay=0.5", batch_size=1, replicas=1, max_concurrent_requests=1
+        model_path="fake:delay=0.33", batch_size=1, replicas=1, max_concurrent_requests=1
     )
 
 
@@ -122,7 +122,7 @@ def upload_head(server: Server, length: int) -> bytes:
 def test_leaving_in_the_stream_row_41(slow: Server, two_minutes: bytes) -> None:
     url = f"{slow.base_url}/audio/transcriptions"
     files = {"file": ("s.wav", two_minutes)}
-    data = {"stream": "true", "language": "en"}
+    data = {"stream": "true", "language": "en", "chunk_length_s": "8"}
     with httpx.stream("POST", url, files=files, data=data, timeout=30) as answer:
         next(answer.iter_bytes())
     slow.wait_until_idle(2)
