@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import socket
 import subprocess
 import threading
@@ -43,6 +44,8 @@ def test_raw_stream_row_35(server: Server, wav: bytes, tmp_path: Path) -> None:
     path = tmp_path / "s.wav"
     path.write_bytes(wav)
     url = f"{server.base_url}/audio/transcriptions"
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
     command = ["curl", "-sN", "-D", "-", url, "-F", f"file=@{path}", "-F", "stream=true"]
     raw = subprocess.run(command, check=True, capture_output=True, timeout=30).stdout
     head, _, body = raw.partition(b"\r\n\r\n")
