@@ -17,7 +17,8 @@ from whisper_api.config import Settings
 
 def main() -> None:
     """Serve until told to stop."""
-    listener = socket.socket()
+    # asyncio turns Nagle's delay off only for sockets that name their protocol.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     app = create_app(Settings(**json.loads(sys.argv[1])))
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
