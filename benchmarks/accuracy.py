@@ -146,7 +146,8 @@ async def transcribe(
                     file.setparams((1, 2, RATE, 0, "NONE", ""))
                     scaled = np.clip(clip.audio, -1, 1) * 32767
                     file.writeframes(scaled.astype("<i2").tobytes())
-                options = Options(language=language, word_timestamps=words)
+                longest = runtime.settings.chunk_length_s
+                options = Options(language=language, word_timestamps=words, chunk_length_s=longest)
                 return await runtime.transcribe_path(path, options)
 
         return await asyncio.gather(*(one(n, clip) for n, clip in enumerate(clips)))

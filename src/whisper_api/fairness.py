@@ -9,7 +9,7 @@ Pure data: no clock, no event loop, no engine.
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -27,6 +27,7 @@ class Waiting(Generic[J]):
     job: J
     seconds: float
     batch_key: Hashable
+    order: int  #: place in its request; a second attempt goes before later windows
 
 
 @dataclass(eq=False, slots=True)
@@ -35,7 +36,7 @@ class Share(Generic[J]):
 
     lane: Lane
     virtual: float = 0.0
-    waiting: deque[Waiting[J]] = field(default_factory=deque)
+    waiting: list[Waiting[J]] = field(default_factory=list)
 
 
 class FairQueue(Generic[J]):
@@ -63,11 +64,16 @@ class FairQueue(Generic[J]):
         share.waiting.clear()
         return left
 
-    def push(self, share: Share[J], job: J, seconds: float, batch_key: Hashable) -> None:
-        """Append work to a share; an idle share catches up with the lane's present first."""
+    def push(
+        self, share: Share[J], job: J, seconds: float, batch_key: Hashable, order: int = 0
+    ) -> None:
+        """Add work to a share, behind all of the same or a lower ``order``.
+
+        An idle share catches up with the lane's present first.
+        """
         if not share.waiting:
             share.virtual = max(share.virtual, self._present[share.lane])
-        share.waiting.append(Waiting(job, seconds, batch_key))
+        insort(share.waiting, Waiting(job, seconds, batch_key, order), key=_order)
 
     def pending(self) -> bool:
         """Whether any live work waits."""
@@ -114,7 +120,11 @@ class FairQueue(Generic[J]):
         live = []
         for share in self._shares[lane]:
             while share.waiting and self._dead(share.waiting[0].job):
-                share.waiting.popleft()
+                share.waiting.pop(0)
             if share.waiting:
                 live.append(share)
         return live
+
+
+def _order(entry: Waiting[J]) -> int:
+    return entry.order

@@ -82,6 +82,8 @@ class WindowDecoder:
         return chosen, ()
 
     async def _rescue(self, window: Window, decoded: Decoded) -> Decoded:
+        if not self._plan.options.vad.enabled:
+            return decoded  # without VAD nobody knows that there is speech in a gap
         found: list[tuple[float, Decoded]] = []
         for start, stop in uncovered(window, decoded, GAP_SECONDS):
             gap = _gap_window(window, start, stop)
@@ -109,7 +111,7 @@ class WindowDecoder:
             logprobs=options.logprobs,
         )
         load = partial(load_window, self._waveform, window)
-        return await self._ticket.decode(key, load, window.duration, params)
+        return await self._ticket.decode(key, load, window.duration, params, window.index)
 
     def _temperatures(self) -> Sequence[float]:
         asked = self._plan.options.temperature

@@ -41,6 +41,7 @@ class Job(Generic[R]):
     seconds: float
     params: DecodeParams | None
     done: asyncio.Future[R]
+    order: int = 0  #: index of the window in its request
 
     @property
     def batch_key(self) -> Hashable:
@@ -93,10 +94,18 @@ class Ticket:
         self.seconds = max(0.0, self.seconds - seconds)
 
     async def decode(
-        self, key: str, load: Callable[[], Audio], seconds: float, params: DecodeParams
+        self,
+        key: str,
+        load: Callable[[], Audio],
+        seconds: float,
+        params: DecodeParams,
+        order: int = 0,
     ) -> Decoded:
-        """One window decoded; cancelling the caller withdraws it."""
-        job: Job[Decoded] = Job(key, load, seconds, params, self._future())
+        """One window decoded; cancelling the caller withdraws it.
+
+        ``order`` is the window's index: of one request's windows the earliest goes first.
+        """
+        job: Job[Decoded] = Job(key, load, seconds, params, self._future(), order)
         return await self._submit(job)
 
     async def detect(self, key: str, load: Callable[[], Audio], seconds: float) -> Languages:
@@ -258,7 +267,7 @@ class _Runner:
         self._queue.leave(share)
 
     def push(self, share: Share[Job[Any]], job: Job[Any]) -> None:
-        self._queue.push(share, job, job.seconds, job.batch_key)
+        self._queue.push(share, job, job.seconds, job.batch_key, job.order)
         self._soon()
 
     async def close(self) -> None:

@@ -55,6 +55,16 @@ def test_batch_holds_one_key_and_mixes_requests() -> None:
     assert sorted(q.take(8)) == ["a1", "b1"]
 
 
+def test_a_second_attempt_goes_before_later_windows() -> None:
+    q = queue()
+    share = q.join(Lane.INTERACTIVE)
+    for n in range(3):
+        q.push(share, f"window{n}", 30, None, order=n)
+    assert q.take(1) == ["window0"]
+    q.push(share, "window0 again", 30, None, order=0)
+    assert q.take(2) == ["window0 again", "window1"]
+
+
 def test_dead_jobs_vanish() -> None:
     dead = {"x"}
     q = queue(dead)

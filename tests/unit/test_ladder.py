@@ -16,7 +16,7 @@ from whisper_api.ladder import WindowDecoder
 from whisper_api.merge import WindowResult
 from whisper_api.metrics import Metrics
 from whisper_api.scheduler import Scheduler
-from whisper_api.types import SAMPLE_RATE, Options, Plan, Waveform, Window
+from whisper_api.types import SAMPLE_RATE, Options, Plan, VadOptions, Waveform, Window
 
 RATE = SAMPLE_RATE
 
@@ -139,3 +139,10 @@ async def test_second_attempts_have_a_budget(waveform: Waveform) -> None:
     window = Window(0, 0, 20 * RATE, 12.0, spans)
     await run(waveform, engine, replace(window, spans=((0, 8 * RATE), (10 * RATE, 15 * RATE))))
     assert len(engine.calls) <= 1 + 2 * 1 + 8
+
+
+async def test_without_vad_gaps_are_left_alone(waveform: Waveform) -> None:
+    engine = FakeEngine()
+    window = Window(0, 0, 20 * RATE, 20.0, ((0, 20 * RATE),))
+    await run(waveform, engine, window, vad=VadOptions(enabled=False))
+    assert len(engine.calls) == 1
