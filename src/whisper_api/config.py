@@ -141,7 +141,7 @@ class Settings(BaseSettings):
     device_id: Annotated[int, Field(ge=0, le=63)] | None = None
     """Which accelerator, where there are several; none takes the emptiest."""
     compute_type: str = "auto"
-    """Number format of the weights in use: ``auto``, ``int8``, ``float16``, ``float32`` or another."""
+    """Number format of the weights in use: ``auto``, ``int8``, ``float16``, ``float32`` or more."""
     offline: bool = False
     """Never ask the model hub for anything."""
     cpu_threads: Annotated[int, Field(ge=0, le=1024)] = 0
