@@ -12,7 +12,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -107,7 +107,7 @@ class Pipeline:
         *,
         model: str | None = None,
         lane: Lane = Lane.INTERACTIVE,
-    ) -> AsyncIterator[Update]:
+    ) -> AsyncGenerator[Update, None]:
         """Segments window by window, in order, then the transcript. Close it to cancel.
 
         Raises the same as ``transcribe``; everything about the request itself is raised before
@@ -173,7 +173,7 @@ class Pipeline:
         windows: Sequence[Window],
         engine: Engine,
         ticket: Ticket,
-    ) -> AsyncIterator[WindowResult]:
+    ) -> AsyncGenerator[WindowResult, None]:
         """Stage two: decode ``windows`` (any slice of the plan's), in order as they finish."""
         decoder = WindowDecoder(plan, waveform, engine, ticket, self._metrics)
         ahead = max(32, 4 * self._scheduler.settings.batch_size * engine.info.replicas)

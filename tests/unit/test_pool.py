@@ -107,7 +107,8 @@ async def test_close_closes_every_engine(pool: Pool) -> None:
 
 
 def test_engines_by_name_and_import_string() -> None:
-    assert engine_loader(Settings(engine="whisper_api.engines.fake:FakeEngine"))
+    loader = engine_loader(Settings(engine="whisper_api.engines.fake:FakeEngine"))
+    assert loader == FakeEngine.load
     with pytest.raises(SettingsError, match="not known"):
         engine_loader(Settings(engine="nonsense"))
     with pytest.raises(SettingsError, match="cannot be loaded"):

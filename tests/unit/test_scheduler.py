@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
 from whisper_api.config import Settings
-from whisper_api.engines.base import Decoded, DecodeParams
+from whisper_api.engines.base import Decoded, DecodeParams, WindowItem
 from whisper_api.engines.fake import MARKER_SAMPLES, FakeEngine, FakeOptions, make_marker
 from whisper_api.errors import EngineError, EngineOutOfMemory, Overloaded, ShuttingDown
 from whisper_api.scheduler import Scheduler, Ticket
 from whisper_api.types import Audio, Lane
 
 PARAMS = DecodeParams(language="en")
+Hook = Callable[[Sequence[WindowItem]], None]
 
 
 def audio(number: int) -> Callable[[], Audio]:
@@ -30,6 +31,15 @@ def audio(number: int) -> Callable[[], Audio]:
 
 async def decode(ticket: Ticket, number: int, params: DecodeParams = PARAMS) -> Decoded:
     return await ticket.decode(f"k{number}", audio(number), 1.0, params)
+
+
+def hold(wait: Callable[..., object], *args: object, **named: object) -> Hook:
+    """A hook that waits in every decode call."""
+
+    def hook(items: Sequence[WindowItem]) -> None:
+        wait(*args, **named)
+
+    return hook
 
 
 def texts(results: list[Decoded]) -> list[str]:
@@ -127,7 +137,7 @@ async def test_unreadable_audio_fails_alone() -> None:
 async def test_closed_ticket_withdraws_its_windows() -> None:
     release = threading.Event()
     scheduler = Scheduler(Settings(batch_size=1))
-    engine = FakeEngine(on_decode=lambda items: release.wait(10) and None)
+    engine = FakeEngine(on_decode=hold(release.wait, 10))
     ticket, other = scheduler.admit(seconds=5), scheduler.admit()
     ticket.bind(engine)
     other.bind(engine)
@@ -171,7 +181,7 @@ async def test_admission_by_requests() -> None:
 async def test_short_clip_overtakes_a_long_file() -> None:
     gate = threading.Semaphore(0)
     scheduler = Scheduler(Settings(batch_size=1))
-    engine = FakeEngine(on_decode=lambda items: gate.acquire(timeout=10) and None)
+    engine = FakeEngine(on_decode=hold(gate.acquire, timeout=10))
     order: list[str] = []
     long, short = scheduler.admit(), scheduler.admit()
     long.bind(engine)
@@ -213,7 +223,7 @@ async def test_batch_is_bounded_by_measured_time() -> None:
 async def test_replicas_run_at_the_same_time() -> None:
     both = threading.Barrier(2, timeout=10)
     scheduler = Scheduler(Settings(batch_size=1))
-    engine = FakeEngine(FakeOptions(replicas=2), on_decode=lambda items: both.wait() and None)
+    engine = FakeEngine(FakeOptions(replicas=2), on_decode=hold(both.wait))
     async with scheduler.admit() as ticket:
         ticket.bind(engine)
         await asyncio.gather(decode(ticket, 1), decode(ticket, 2))
@@ -223,7 +233,7 @@ async def test_replicas_run_at_the_same_time() -> None:
 async def test_close_drains_then_fails_the_rest() -> None:
     release = threading.Event()
     scheduler = Scheduler(Settings(batch_size=1))
-    engine = FakeEngine(on_decode=lambda items: release.wait(10) and None)
+    engine = FakeEngine(on_decode=hold(release.wait, 10))
     ticket = scheduler.admit()
     ticket.bind(engine)
     work = [asyncio.create_task(decode(ticket, n)) for n in range(3)]
