@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import signal
@@ -17,14 +18,14 @@ from whisper_api import __version__
 from whisper_api.api.app import create_app
 from whisper_api.cli.flags import with_settings
 from whisper_api.config import Settings
+from whisper_api.errors import SettingsError
 from whisper_api.logs import setup_logging
+from whisper_api.model_names import BUNDLED
+from whisper_api.models import ModelStore
 
 log = logging.getLogger(__name__)
 
-BUNDLED = (
-    "The bundled model knows numbers and a few phrases only. For real speech take another one: "
-    "--model small (or large-v3-turbo, a hub name, a folder)."
-)
+ANOTHER = "For real speech take another: --model small (or large-v3-turbo, a hub name, a folder)."
 
 
 class Server(uvicorn.Server):
@@ -78,23 +79,42 @@ def _serve(settings: Settings, config: Path | None) -> None:
         log.info("settings from %s", config)
     for notice in settings.notices:
         log.warning("%s", notice)
-    if settings.model_path == "bundled":
-        log.warning(BUNDLED)
-    server = Server(
-        uvicorn.Config(
-            create_app(settings),
-            host=settings.host,
-            port=settings.service_port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=round(settings.drain_seconds),
-        ),
-        settings,
+    if settings.model_path == BUNDLED:
+        log.warning("%s %s", ModelStore(settings).resolve().note, ANOTHER)
+    try:
+        settings.scratch_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"data_dir: {settings.data_dir} cannot be used ({error.strerror})"
+        raise SettingsError(message) from error
+    if not asyncio.run(_run(settings)):
+        raise SettingsError(
+            f"{settings.host}:{settings.service_port} cannot be listened on; is another server "
+            "there? --port takes another port"
+        )
+
+
+async def _run(settings: Settings) -> bool:
+    """Serve until a stop signal; False when the address could not be had.
+
+    The lifespan runs here and not in uvicorn, so that a wrong setting found in it is one line
+    and not a traceback.
+    """
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.service_port,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=round(settings.drain_seconds),
     )
-    server.run()
-    if not server.started:
-        raise typer.Exit(3)
+    server = Server(config, settings)
+    async with app.router.lifespan_context(app):
+        with contextlib.suppress(SystemExit):  # uvicorn's way to say that it cannot listen
+            await server.serve()
+    return server.started
 
 
 serve = with_settings(_serve)
