@@ -72,7 +72,7 @@ def random_tensors(shape: Shape, seed: int = 0) -> dict[str, Array]:
     width = shape.width
 
     def make(*size: int, scale: float = 0.08) -> Array:
-        return rng.normal(0, scale, size).astype(np.float32)
+        return rng.standard_normal(size, np.float32) * np.float32(scale)
 
     tensors = {
         "model.encoder.conv1.weight": make(width, shape.mels, 3),

@@ -140,9 +140,8 @@ class ModelStore:
             model = HubModel(model.repository, revision)
         downloads = self._root / ".downloads" / folder_name(name)
         downloads.mkdir(parents=True, exist_ok=True)
-        commit = fetch(model, downloads, progress)
-        shutil.rmtree(downloads / ".cache", ignore_errors=True)
-        files = self._store(downloads, name, {"source": model.repository, "revision": commit})
+        arrived, commit = fetch(model, downloads, progress)
+        files = self._store(arrived, name, {"source": model.repository, "revision": commit})
         shutil.rmtree(downloads, ignore_errors=True)
         return files
 

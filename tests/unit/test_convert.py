@@ -376,7 +376,8 @@ def _encoder(tensors: dict[str, Array], sound: Array) -> Array:
     def gelu(x: Array) -> Array:
         from math import erf
 
-        return (x * 0.5 * (1 + np.vectorize(erf)(x / np.sqrt(2)))).astype(np.float32)
+        found: Array = (x * 0.5 * (1 + np.vectorize(erf)(x / np.sqrt(2)))).astype(np.float32)
+        return found
 
     def convolve(x: Array, name: str, stride: int) -> Array:
         padded = np.pad(x, ((0, 0), (1, 1)))
@@ -388,11 +389,14 @@ def _encoder(tensors: dict[str, Array], sound: Array) -> Array:
     def norm(x: Array, name: str) -> Array:
         centred = x - x.mean(-1, keepdims=True)
         scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
-        return np.add(scaled * get(f"{name}.weight"), get(f"{name}.bias"))
+        found: Array = scaled * get(f"{name}.weight") + get(f"{name}.bias")
+        return found
 
     def linear(x: Array, name: str) -> Array:
-        bias = tensors.get(f"model.encoder.{name}.bias", 0)
-        return np.add(x @ get(f"{name}.weight").T, bias)
+        weight = get(f"{name}.weight")
+        bias = tensors.get(f"model.encoder.{name}.bias", np.zeros(len(weight), np.float32))
+        found: Array = x @ weight.T + bias
+        return found
 
     x = convolve(convolve(sound, "conv1", 1), "conv2", 2).T + get("embed_positions.weight")
     y, heads = norm(x, "layers.0.self_attn_layer_norm"), []

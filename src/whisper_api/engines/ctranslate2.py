@@ -235,10 +235,10 @@ class CTranslate2Engine:
         return [draft.result() for draft in drafts]
 
     def _limits(self, params: DecodeParams, prompt: int) -> dict[str, Any]:
-        # CTranslate2 writes min(max_length / 2, max_length - prompt) tokens.
+        # CTranslate2 writes min(max_length / 2, max_length - prompt + 1) tokens at most.
         tokens = min(params.max_new_tokens, CONTEXT - prompt)
         return {
-            "max_length": max(2 * tokens, tokens + prompt),
+            "max_length": max(2 * tokens, tokens + prompt - 1),
             "return_scores": True,
             "return_no_speech_prob": True,
             "suppress_blank": True,
