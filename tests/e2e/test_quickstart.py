@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -34,8 +35,8 @@ pytestmark = [
 def environment(data: Path) -> dict[str, str]:
     """This process's variables without settings of its own."""
     kept = {name: value for name, value in os.environ.items() if "WHISPER_API" not in name}
-    # make must not take over the flags of the make that runs the tests.
-    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    # make must not take over the flags and variables of the make that runs the tests.
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "ARGS", "PORT", "MODEL", "CONFIG", "PYTHON"):
         kept.pop(name, None)
     return kept | {"WHISPER_API_DATA_DIR": str(data)}
 
@@ -66,7 +67,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
             yield port
         finally:
             # To the group, as a terminal's Ctrl-C: make passes it to nobody.
-            os.killpg(process.pid, signal.SIGINT)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
             process.wait(30)
     assert "Traceback" not in (folder / "log").read_text("utf-8")
 

@@ -19,6 +19,7 @@ import pytest
 from tests.conftest import marked
 from typer.testing import CliRunner
 
+from whisper_api.api.system import package_folder
 from whisper_api.cli import app, main
 from whisper_api.cli.doctor import examine
 from whisper_api.cli.files import plan_jobs, write_whole
@@ -326,3 +327,48 @@ def start(flags: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=folder, env=quiet, capture_output=True, text=True, timeout=60, check=False
     )
+
+
+# --- models -----------------------------------------------------------------------------------
+
+
+def test_models_list_shows_the_default_and_what_can_be_pulled() -> None:
+    text = runner.invoke(app, ["models", "list"]).output
+    assert "default" in text.splitlines()[0]
+    assert "whisper-1" in text
+    assert "large-v3-turbo" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["remove", "nobody"], "not in the store"),
+        (["remove", "bundled"], "not in the store"),
+        (["import", "no-folder"], "no folder"),
+        (["pull", "no spaces"], "no spaces"),
+    ],
+)
+def test_models_says_what_is_wrong(
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["whisper-api", "models", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    (line,) = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert "Traceback" not in error
+
+
+def test_models_import_and_remove(tmp_path: Path) -> None:
+    bundled = package_folder("assets") / "bundled"
+    done = runner.invoke(app, ["models", "import", str(bundled), "--name", "mine"])
+    assert done.exit_code == 0, done.output
+    assert "mine is ready" in done.output
+    assert "mine " in runner.invoke(app, ["models", "list"]).output
+    assert runner.invoke(app, ["models", "remove", "mine"]).exit_code == 0
+    assert "mine " not in runner.invoke(app, ["models", "list"]).output
