@@ -19,12 +19,12 @@ HERE = Path(__file__).parent
 STORED = HERE / "checkpoint" / "model.safetensors"
 
 
-def store(source: Path) -> None:
-    """Averaged weights, CTC head included, as fp16; what they are in the file's metadata."""
+def store(source: Path, which: str) -> None:
+    """The averaged weights or the last ones, CTC head included, as fp16; what they are in the file's metadata."""
     state = torch.load(source, weights_only=False)
     about = {k: json.dumps(state[k]) for k in ("shape", "text_ids", "samples", "step")}
     STORED.parent.mkdir(exist_ok=True)
-    save_file({k: v.half().contiguous() for k, v in state["ema"].items()}, STORED, about)
+    save_file({k: v.half().contiguous() for k, v in state[which].items()}, STORED, about)
 
 
 def restore(target: Path, minute: float) -> None:
@@ -50,11 +50,12 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=HERE / "runs" / "last.pt")
     parser.add_argument("--restore", action="store_true")
     parser.add_argument("--minute", type=float, default=0.0)
+    parser.add_argument("--weights", choices=("ema", "model"), default="ema")
     options = parser.parse_args()
     if options.restore:
         restore(options.run, options.minute)
     else:
-        store(options.run)
+        store(options.run, options.weights)
 
 
 if __name__ == "__main__":

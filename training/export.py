@@ -24,13 +24,13 @@ ASSETS = HERE.parent / "src" / "whisper_api" / "assets"
 Arrays = dict[str, np.ndarray]
 
 
-def load(path: Path) -> tuple[Arrays, Shape, dict[str, Any]]:
-    """Averaged weights under Hugging Face's names, the embedding spread over all ids."""
+def load(path: Path, which: str = "ema") -> tuple[Arrays, Shape, dict[str, Any]]:
+    """The weights (averaged, or the last: "model") under Hugging Face's names, the embedding spread over all ids."""
     state = torch.load(path, weights_only=False)
     shape = Shape(**{k: tuple(map(tuple, v)) if k == "alignment_heads" else v for k, v in state["shape"].items()})
     text_ids = state["text_ids"]
     model = Whisper(shape, len(text_ids), SIZE - TIMES - len(text_ids))
-    model.load_state_dict(state["ema"])
+    model.load_state_dict(state[which])
     table = model.table().detach().numpy()
     rows = np.zeros((SIZE, shape.width), np.float32)
     rows[text_ids] = table[: len(text_ids)]
@@ -199,9 +199,10 @@ def main() -> None:
     parser.add_argument("--assets", type=Path, default=ASSETS)
     parser.add_argument("--hf", type=Path, help="also write a Hugging Face folder here")
     parser.add_argument("--quantization", default="int8_float16")
+    parser.add_argument("--weights", choices=("ema", "model"), default="ema", help="averaged, or the last ones")
     parser.add_argument("--manifest-only", action="store_true", help="only list the files again")
     args = parser.parse_args()
-    arrays, shape, state = load(args.checkpoint)
+    arrays, shape, state = load(args.checkpoint, args.weights)
     if not args.manifest_only:
         write_ct2(args.assets / "bundled", arrays, shape, args.quantization)
         write_tokenizer(args.assets / "bundled")

@@ -19,7 +19,7 @@ while [ "$part" -lt "$cores" ]; do
 done
 wait
 .venv/bin/python train.py --minutes "$minutes"
-.venv/bin/python export.py --checkpoint runs/last.pt
+.venv/bin/python export.py --checkpoint runs/last.pt --weights model
 .venv/bin/python sample.py
 if [ -n "$human" ]; then
     .venv/bin/python evaluate.py --write --human "$human"
@@ -27,3 +27,4 @@ else
     .venv/bin/python evaluate.py --write
 fi
 .venv/bin/python export.py --manifest-only --checkpoint runs/last.pt
+.venv/bin/python checkpoint.py --weights model
