@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _KEPT_BYTES = 512 * 1024 * 1024
 _LOGIT_BYTES = 256 * 1024 * 1024
 _MAX_INITIAL_TIMESTAMP = 50  # 1.0 s, as OpenAI's and every other Whisper decoder
+_REOPEN_BYTES = 256 * 1024 * 1024
 _BEST_OF = 5  # samples drawn at temperatures above 0; the likeliest is kept
 _OUT_OF_MEMORY = ("out of memory", "bad_alloc", "cublas_status_alloc_failed", "failed to allocate")
 
@@ -56,8 +57,13 @@ class CTranslate2Engine:
         tokenizer: WhisperTokenizer,
         info: EngineInfo,
         thresholds: Thresholds,
+        reopens: bool = True,
     ) -> None:
-        """``open_model`` loads the weights with so many replicas; use ``load``."""
+        """``open_model`` loads the weights with so many replicas; use ``load``.
+
+        ``reopens`` says whether the weights are small enough to be loaded for every sampled call.
+        """
+        self._reopens = reopens
         self._open = open_model
         self._library = library
         self._model = open_model(info.replicas)
@@ -252,11 +258,13 @@ class CTranslate2Engine:
         CTranslate2's random numbers belong to a worker thread, which takes the seed when it first
         draws and never again. A model opened for this call alone has a fresh thread; that costs
         one load of the weights (50 ms for the bundled model) and is needed for windows only
-        that a search at temperature 0 could not decode.
+        that a search at temperature 0 could not decode. Weights too large for that sample on the
+        running model: good text, but not the same at every run.
         """
         with _SAMPLING:
             self._library.set_random_seed(params.seed % (2**31 - 1))
-            return self._open(1).generate(
+            model = self._open(1) if self._reopens else self._model
+            return model.generate(
                 memory,
                 prompts,
                 beam_size=1,
