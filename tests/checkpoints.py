@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer
 
+from whisper_api.convert import convert_folder
 from whisper_api.languages import LANGUAGES
 
 Array = NDArray[np.float32]
@@ -64,6 +69,16 @@ def save_checkpoint(
         tokenizer.save(str(folder / "tokenizer.json"))
     _write(folder / "generation_config.json", _generation(shape, tokenizer))
     return folder
+
+
+@cache
+def large_v3_model() -> Path:
+    """A model of large-v3's widths, from two float16 shards to int8; made once, read only."""
+    root = Path(tempfile.mkdtemp(prefix="large-v3-widths-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    save_checkpoint(root / "hf", LARGE_V3, kind="F16", shards=2)
+    convert_folder(root / "hf", root / "ct2", "int8")
+    return root / "ct2"
 
 
 def random_tensors(shape: Shape, seed: int = 0) -> dict[str, Array]:

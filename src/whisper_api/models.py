@@ -112,7 +112,7 @@ class ModelStore:
 
     def list(self) -> list[ModelEntry]:
         """The default model, the others that lie here, and the aliases of the default."""
-        entries = {entry.id: entry for entry in (self._bundled_entry(), *self._stored())}
+        entries = {entry.id: entry for entry in (*self._bundled_entry(), *self._stored())}
         default = self.default_name
         first = replace(entries.pop(default, ModelEntry(default)), default=True)
         aliases = [ModelEntry(name, alias_of=default) for name in OPENAI_NAMES if name != default]
@@ -223,8 +223,8 @@ class ModelStore:
         """Hash of the content; looked up by size and time, as hashing gigabytes takes seconds."""
         paths = sorted({path for pattern in _DIGESTED for path in folder.glob(pattern)})
         stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-        print_ = hashlib.sha256(repr((str(folder.resolve()), stats)).encode()).hexdigest()
-        memo = self._root / ".converted" / f"{print_}.digest"
+        stamp = hashlib.sha256(repr((str(folder.resolve()), stats)).encode()).hexdigest()
+        memo = self._root / ".converted" / f"{stamp}.digest"
         if memo.is_file():
             return memo.read_text(encoding="ascii")
         total = hashlib.sha256(self._quantization().encode())
@@ -275,8 +275,12 @@ class ModelStore:
         folders = sorted(path.parent for path in self._root.glob(f"*/{_ORIGIN}"))
         return [_entry(folder) for folder in folders if not folder.name.startswith(".")]
 
-    def _bundled_entry(self) -> ModelEntry:
-        return ModelEntry(BUNDLED, size=folder_size(self._bundled().path), source="this package")
+    def _bundled_entry(self) -> Sequence[ModelEntry]:
+        try:
+            size = folder_size(self._bundled().path)
+        except ModelBroken:  # a package built without it still serves other models
+            return ()
+        return (ModelEntry(BUNDLED, size=size, source="this package"),)
 
     def _unknown(self, name: str) -> str:
         check_name(name)

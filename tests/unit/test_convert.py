@@ -15,6 +15,7 @@ from tests.checkpoints import (
     LARGE_V3,
     Array,
     Shape,
+    large_v3_model,
     random_tensors,
     save_checkpoint,
     whisper_tokenizer,
@@ -108,17 +109,16 @@ def test_float16_is_half_the_size(tmp_path: Path, reference: tuple[Path, Array])
     assert np.abs(encode(tmp_path / "ct2") - reference[1]).max() < 0.02
 
 
-def test_large_v3s_widths(tmp_path: Path) -> None:
-    source = save_checkpoint(tmp_path / "hf", LARGE_V3, kind="F16", shards=2)
-    convert_folder(source, tmp_path / "ct2", "int8")
-    model = ctranslate2.models.Whisper(str(tmp_path / "ct2"), device="cpu", compute_type="int8")
+def test_large_v3s_widths() -> None:
+    folder = large_v3_model()
+    model = ctranslate2.models.Whisper(str(folder), device="cpu", compute_type="int8")
     assert model.n_mels == 128
     assert model.is_multilingual
-    config = json.loads((tmp_path / "ct2" / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text())
     assert config["lang_ids"][-1] == 50_358
-    words = json.loads((tmp_path / "ct2" / "vocabulary.json").read_text())
+    words = json.loads((folder / "vocabulary.json").read_text())
     assert (len(words), words[50_358]) == (51_866, "<|yue|>")
-    preprocessor = json.loads((tmp_path / "ct2" / "preprocessor_config.json").read_text())
+    preprocessor = json.loads((folder / "preprocessor_config.json").read_text())
     assert preprocessor["feature_size"] == 128
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.checkpoints import ENGLISH, LARGE_V3, save_checkpoint
+from tests.checkpoints import ENGLISH, large_v3_model, save_checkpoint
 
 from whisper_api.config import Settings
 from whisper_api.convert import convert_folder
@@ -249,9 +249,8 @@ def test_an_english_model_needs_no_detection(tmp_path: Path) -> None:
     assert engine.decode([item(sound(2), words=True, prompt=(5, 6, 7))])[0].pieces
 
 
-def test_large_v3s_widths(tmp_path: Path) -> None:
-    convert_folder(save_checkpoint(tmp_path / "hf", LARGE_V3, kind="F16"), tmp_path / "ct2")
-    engine = load(tmp_path / "ct2")
+def test_large_v3s_widths() -> None:
+    engine = load(large_v3_model())
     assert len(engine.info.languages) == 100
     batch = [
         item(sound(2, i), str(i), language=code, words=True) for i, code in enumerate(("en", "yue"))

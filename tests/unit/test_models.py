@@ -80,6 +80,15 @@ def test_the_list_begins_with_the_default_and_holds_every_name(tmp_path: Path) -
     assert {entry.alias_of for entry in entries[1:]} == {"bundled"}
 
 
+def test_a_package_without_the_bundled_model_serves_others(
+    tmp_path: Path, converted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whisper_api.models.package_files", lambda name: tmp_path / "nothing")
+    assert make(tmp_path, model_path=str(converted)).list()[0].id == "ct2"
+    with pytest.raises(ModelBroken, match="missing from this installation"):
+        make(tmp_path).resolve()
+
+
 def test_the_fake_engine_needs_no_files(tmp_path: Path) -> None:
     store = make(tmp_path, engine="fake", model_path="fake:delay=0.5")
     assert (store.resolve().id, store.resolve("whisper-1").kind) == ("fake:delay=0.5", "fake")
