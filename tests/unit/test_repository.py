@@ -26,7 +26,7 @@ def normal(name: str) -> str:
 
 
 def pins() -> dict[str, Requirement]:
-    lines = (ROOT / "constraints.txt").read_text("utf-8").split("\n")
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     wanted = [Requirement(line) for line in lines if line and not line.startswith("#")]
     return {normal(item.name): item for item in wanted}
 
