@@ -1,32 +1,32 @@
 """The exception tree; it knows no HTTP (``api.errors`` maps it to statuses).
 
-    WhisperApiError
-      SettingsError               a key, value or file of the configuration is wrong
-      RequestError                the caller's fault
-        InvalidOption             a field has a bad value
-        AudioRejected             the audio itself is refused
-          AudioMissing            no file, or an empty one
-          UnsupportedMedia        its format is not allowed here
-          UndecodableAudio        broken, or not audio
-          AudioTooShort
-          AudioTooLong
-        FileTooLarge              more bytes than the limit
-        UrlRefused                a URL that may not be fetched
-        UrlFailed                 a URL that could not be fetched
-        PathRefused               a server path outside the allowed directories
-        ModelNotFound
-        AuthenticationFailed      no key, or a wrong one
-        PermissionRefused         a key that may not do this
-      CapacityError               try again later
-        Overloaded                the queue is full
-        ShuttingDown              the server drains
-        ModelLoading
-      ServerError                 the server's fault
-        EngineError               the engine failed on a batch
-          EngineOutOfMemory
-        DecoderCrashed            the decode worker died or ran out of time
-        RequestTimedOut           the whole request took longer than allowed
-        ModelBroken               a model folder that cannot be used
+WhisperApiError
+  SettingsError               a key, value or file of the configuration is wrong
+  RequestError                the caller's fault
+    InvalidOption             a field has a bad value
+    AudioRejected             the audio itself is refused
+      AudioMissing            no file, or an empty one
+      UnsupportedMedia        its format is not allowed here
+      UndecodableAudio        broken, or not audio
+      AudioTooShort
+      AudioTooLong
+    FileTooLarge              more bytes than the limit
+    UrlRefused                a URL that may not be fetched
+    UrlFailed                 a URL that could not be fetched
+    PathRefused               a server path outside the allowed directories
+    ModelNotFound
+    AuthenticationFailed      no key, or a wrong one
+    PermissionRefused         a key that may not do this
+  CapacityError               try again later
+    Overloaded                the queue is full
+    ShuttingDown              the server drains
+    ModelLoading
+  ServerError                 the server's fault
+    EngineError               the engine failed on a batch
+      EngineOutOfMemory
+    DecoderCrashed            the decode worker died or ran out of time
+    RequestTimedOut           the whole request took longer than allowed
+    ModelBroken               a model folder that cannot be used
 """
 
 from __future__ import annotations
