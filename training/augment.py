@@ -28,7 +28,9 @@ def _response(rng: np.random.Generator, bins: int, strength: float) -> np.ndarra
 def _room(rng: np.random.Generator) -> np.ndarray:
     """A synthetic room: the direct sound and an exponentially fading noise tail."""
     length = int(rng.uniform(0.05, 0.45) * RATE)
-    tail = rng.standard_normal(length).astype(np.float32) * np.exp(-6.9 * np.arange(length) / length).astype(np.float32)
+    tail = rng.standard_normal(length).astype(np.float32) * np.exp(
+        -6.9 * np.arange(length) / length
+    ).astype(np.float32)
     tail *= rng.uniform(0.1, 0.9) / np.sqrt((tail**2).sum())
     tail[: int(0.002 * RATE)] = 0
     tail[0] = 1
@@ -52,7 +54,9 @@ class Noises:
     def __init__(self, seed: int, count: int = 48, seconds: int = 31) -> None:
         rng = np.random.default_rng(seed)
         makers = (self._coloured, self._coloured, self._hum, self._music, self._clicks)
-        self.bank = [self._level(makers[i % len(makers)](rng, seconds * RATE)) for i in range(count)]
+        self.bank = [
+            self._level(makers[i % len(makers)](rng, seconds * RATE)) for i in range(count)
+        ]
 
     @staticmethod
     def _level(x: np.ndarray) -> np.ndarray:
@@ -64,7 +68,9 @@ class Noises:
         hertz = np.maximum(np.linspace(0, RATE / 2, len(spectrum)), 20)
         spectrum *= hertz ** -rng.uniform(0, 1.2)
         if rng.random() < 0.5:
-            spectrum *= 0.05 + np.exp(-(((hertz - rng.uniform(200, 4000)) / rng.uniform(200, 2000)) ** 2))
+            spectrum *= 0.05 + np.exp(
+                -(((hertz - rng.uniform(200, 4000)) / rng.uniform(200, 2000)) ** 2)
+            )
         x = irfft(spectrum, n)
         if rng.random() < 0.5:
             slow = np.interp(np.arange(n), np.linspace(0, n, 60), rng.uniform(0.1, 1, 60))
@@ -75,7 +81,10 @@ class Noises:
     def _hum(rng: np.random.Generator, n: int) -> np.ndarray:
         t = np.arange(n) / RATE
         base = rng.choice([50, 60, 100, 120, rng.uniform(80, 400)])
-        x = sum(rng.random() / k * np.sin(2 * np.pi * base * k * t + rng.uniform(0, 6)) for k in range(1, 8))
+        x = sum(
+            rng.random() / k * np.sin(2 * np.pi * base * k * t + rng.uniform(0, 6))
+            for k in range(1, 8)
+        )
         return x + 0.05 * rng.standard_normal(n)
 
     @staticmethod
@@ -86,7 +95,9 @@ class Noises:
             t = np.arange(length) / RATE
             for _ in range(int(rng.integers(1, 4))):
                 pitch = 110 * 2 ** (rng.integers(0, 48) / 12)
-                tone = sum(rng.random() / k * np.sin(2 * np.pi * pitch * k * t) for k in range(1, 5))
+                tone = sum(
+                    rng.random() / k * np.sin(2 * np.pi * pitch * k * t) for k in range(1, 5)
+                )
                 x[at : at + length] += tone * np.exp(-t * rng.uniform(0, 6))
             at += length
         return x
@@ -96,7 +107,9 @@ class Noises:
         x = 0.02 * rng.standard_normal(n).astype(np.float32)
         for at in rng.integers(0, n - 3000, int(rng.integers(20, 200))):
             length = int(rng.integers(30, 3000))
-            x[at : at + length] += rng.standard_normal(length) * np.exp(-np.arange(length) / length * 6)
+            x[at : at + length] += rng.standard_normal(length) * np.exp(
+                -np.arange(length) / length * 6
+            )
         return x
 
     def take(self, rng: np.random.Generator, n: int) -> np.ndarray:
@@ -106,7 +119,9 @@ class Noises:
         return noise[at : at + n]
 
 
-def add_noise(rng: np.random.Generator, audio: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
+def add_noise(
+    rng: np.random.Generator, audio: np.ndarray, noise: np.ndarray, snr: float
+) -> np.ndarray:
     """Mix at a signal-to-noise ratio in dB, counted over the louder half of the speech."""
     power = audio**2
     loud = power[power > power.mean() * 0.1]
@@ -116,7 +131,11 @@ def add_noise(rng: np.random.Generator, audio: np.ndarray, noise: np.ndarray, sn
 
 def finish(rng: np.random.Generator, audio: np.ndarray, strength: float) -> np.ndarray:
     """Gain, and now and then clipping or coarse samples."""
-    audio = audio / max(float(np.abs(audio).max()), 1e-5) * 10 ** (-rng.uniform(0, 10 + 20 * min(strength, 1)) / 20)
+    audio = (
+        audio
+        / max(float(np.abs(audio).max()), 1e-5)
+        * 10 ** (-rng.uniform(0, 10 + 20 * min(strength, 1)) / 20)
+    )
     if rng.random() < 0.06 * strength:
         limit = float(np.abs(audio).max()) * rng.uniform(0.3, 0.9)
         audio = np.clip(audio, -limit, limit)

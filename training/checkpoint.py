@@ -1,7 +1,7 @@
 """Keep the float weights small enough for git, and make a run go on from them.
 
-    python checkpoint.py                          # runs/last.pt -> checkpoint/
-    python checkpoint.py --restore --minute 33    # checkpoint/ -> runs/last.pt, as if at that minute
+python checkpoint.py                          # runs/last.pt -> checkpoint/
+python checkpoint.py --restore --minute 33    # checkpoint/ -> runs/last.pt, as if at that minute
 """
 
 import argparse
@@ -32,7 +32,9 @@ def restore(target: Path, minute: float) -> None:
     with safe_open(STORED, "pt") as opened:
         about = {k: json.loads(v) for k, v in opened.metadata().items()}
     weights = {k: v.float() for k, v in load_file(STORED).items()}
-    shape = about["shape"] | {"alignment_heads": tuple(map(tuple, about["shape"]["alignment_heads"]))}
+    shape = about["shape"] | {
+        "alignment_heads": tuple(map(tuple, about["shape"]["alignment_heads"]))
+    }
     model = Whisper(Shape(**shape), len(about["text_ids"]), SIZE - TIMES - len(about["text_ids"]))
     model.load_state_dict(weights)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, (0.9, 0.98), weight_decay=0.01)

@@ -1,6 +1,6 @@
 """Synthesise the utterances and keep them as shards: NAME.i16 (samples) and NAME.json (what they say).
 
-    python data.py --out data --part 0 --parts 2      # one of two processes
+python data.py --out data --part 0 --parts 2      # one of two processes
 """
 
 import argparse
@@ -14,7 +14,17 @@ import numpy as np
 from text import Phrase, phrase, random_phrase
 from voices import RATE, Espeak, Flite, Spoken, festival, trim
 
-EN_ACCENTS = ("en-us", "en-us", "en-us", "en-gb", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029", "en-us-nyc")
+EN_ACCENTS = (
+    "en-us",
+    "en-us",
+    "en-us",
+    "en-gb",
+    "en-gb-x-rp",
+    "en-gb-x-gbclan",
+    "en-gb-x-gbcwmd",
+    "en-029",
+    "en-us-nyc",
+)
 RU_ACCENTS = ("ru", "ru", "ru", "ru-lv")
 VARIANTS = (
     "Alex Alicia Andrea Andy AnxiousAndy Diogo Gene Gene2 Henrique Hugo Jacky Lee Marco Mario Mike Mr Nguyen "
@@ -43,18 +53,27 @@ FOREIGN = {
 Utterance = tuple[Phrase, str, Spoken]
 
 
-def espeak_utterances(lang: str, count: int, rng: np.random.Generator, held: bool) -> Iterator[Utterance]:
+def espeak_utterances(
+    lang: str, count: int, rng: np.random.Generator, held: bool
+) -> Iterator[Utterance]:
     """espeak-ng in many variants and accents, at any speed and pitch."""
     engine = Espeak()
     accents = EN_ACCENTS if lang == "en" else RU_ACCENTS
     for _ in range(count):
-        accent, variant = str(rng.choice(accents)), str(rng.choice(HELD_VARIANTS if held else VARIANTS))
+        accent, variant = (
+            str(rng.choice(accents)),
+            str(rng.choice(HELD_VARIANTS if held else VARIANTS)),
+        )
         if held and lang == "en" and rng.random() < 0.2:
             accent, variant = HELD_ACCENT, str(rng.choice(VARIANTS))
         voice = accent if not held and rng.random() < 0.08 else f"{accent}+{variant}"
         item = random_phrase(rng, lang)
         gap = int(rng.integers(1, 18)) if rng.random() < 0.3 else 0
-        rate, pitch, spread = int(rng.integers(105, 250)), int(rng.integers(20, 85)), int(rng.integers(20, 90))
+        rate, pitch, spread = (
+            int(rng.integers(105, 250)),
+            int(rng.integers(20, 85)),
+            int(rng.integers(20, 90)),
+        )
         spoken = engine.say(list(item.words), voice, rate, pitch, spread, gap)
         if spoken is not None:
             yield item, f"espeak:{voice}", spoken
@@ -69,7 +88,9 @@ def foreign_utterances(count: int, rng: np.random.Generator) -> Iterator[Utteran
         digits = [int(v) for v in rng.integers(0, 10, int(rng.integers(1, 5)))]
         voice = f"{lang}+{rng.choice(VARIANTS)}"
         rate, pitch = int(rng.integers(105, 210)), int(rng.integers(20, 85))
-        spoken = engine.say([spelt[d] for d in digits], voice, rate, pitch, 50, int(rng.integers(0, 10)))
+        spoken = engine.say(
+            [spelt[d] for d in digits], voice, rate, pitch, 50, int(rng.integers(0, 10))
+        )
         if spoken is not None:
             yield phrase("en", digits), f"foreign:{voice}", spoken
 
@@ -85,11 +106,15 @@ def flite_utterances(count: int, rng: np.random.Generator, held: bool) -> Iterat
             yield item, f"flite:{voice}", spoken
 
 
-def festival_utterances(voice: str, lang: str, count: int, rng: np.random.Generator) -> Iterator[Utterance]:
+def festival_utterances(
+    voice: str, lang: str, count: int, rng: np.random.Generator
+) -> Iterator[Utterance]:
     """festival's voices."""
     items = [random_phrase(rng, lang) for _ in range(count)]
     stretches = [float(rng.uniform(0.75, 1.3)) for _ in items]
-    for item, spoken in zip(items, festival(voice, [list(i.words) for i in items], stretches), strict=True):
+    for item, spoken in zip(
+        items, festival(voice, [list(i.words) for i in items], stretches), strict=True
+    ):
         if spoken is not None:
             yield item, f"festival:{voice}", spoken
 
@@ -105,7 +130,17 @@ def write_shard(out: Path, name: str, utterances: Iterator[Utterance]) -> None:
             audio = cut.audio / max(float(np.abs(cut.audio).max()), 1e-3) * 0.7
             samples.write((audio * 32767).astype(np.int16).tobytes())
             times = [[round(s, 3), round(e, 3)] for s, e in cut.times]
-            records.append([position, len(audio), item.lang, list(item.words), list(item.english), times, voice])
+            records.append(
+                [
+                    position,
+                    len(audio),
+                    item.lang,
+                    list(item.words),
+                    list(item.english),
+                    times,
+                    voice,
+                ]
+            )
             position += len(audio)
     Path(out, f"{name}.json").write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
     print(f"{name}: {len(records)} utterances, {position / RATE / 3600:.2f} h", flush=True)
@@ -130,9 +165,13 @@ def jobs(scale: float) -> list[tuple[str, Callable[[np.random.Generator], Iterat
     for block in range(4):
         for voice in ("voice_cmu_us_slt_arctic_hts", "voice_kal_diphone", "voice_ked_diphone"):
             count = n(500)
-            plan.append((f"{voice}-{block}", lambda r, v=voice, c=count: festival_utterances(v, "en", c, r)))
+            plan.append(
+                (f"{voice}-{block}", lambda r, v=voice, c=count: festival_utterances(v, "en", c, r))
+            )
         voice = "voice_msu_ru_nsh_clunits"
-        plan.append((f"{voice}-{block}", lambda r, v=voice: festival_utterances(v, "ru", n(1500), r)))
+        plan.append(
+            (f"{voice}-{block}", lambda r, v=voice: festival_utterances(v, "ru", n(1500), r))
+        )
     plan += [("flite-1", lambda r: flite_utterances(n(3000), r, False))]
     return plan
 
@@ -143,7 +182,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "data")
     parser.add_argument("--part", type=int, default=0)
     parser.add_argument("--parts", type=int, default=1)
-    parser.add_argument("--scale", type=float, default=1.0, help="a smaller number makes a smaller set")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="a smaller number makes a smaller set"
+    )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name, make in jobs(arguments.scale)[arguments.part :: arguments.parts]:

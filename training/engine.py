@@ -35,7 +35,9 @@ class Engine:
     """int8 on one core."""
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
-        self.model = ctranslate2.models.Whisper(str(folder), compute_type="int8", intra_threads=threads)
+        self.model = ctranslate2.models.Whisper(
+            str(folder), compute_type="int8", intra_threads=threads
+        )
 
     def encode(self, audio: np.ndarray, zero_features: bool = True) -> ctranslate2.StorageView:
         """Encoder states; past the audio either the features are 0 or the samples are."""
@@ -43,7 +45,9 @@ class Engine:
         padded[: len(audio)] = audio[:WINDOW]
         if zero_features:
             mels = torch.zeros(1, 80, 3000)
-            part = log_mel(torch.from_numpy(padded[: min(len(audio) + 160, WINDOW) // 160 * 160])[None])
+            part = log_mel(
+                torch.from_numpy(padded[: min(len(audio) + 160, WINDOW) // 160 * 160])[None]
+            )
             mels[:, :, : part.shape[2]] = part
         else:
             mels = log_mel(torch.from_numpy(padded)[None])
@@ -54,7 +58,12 @@ class Engine:
         return str(self.model.detect_language(states)[0][0][0])[2:-2]
 
     def decode(
-        self, states: ctranslate2.StorageView, lang: str, timestamps: bool = True, beam: int = 5, translate: bool = False
+        self,
+        states: ctranslate2.StorageView,
+        lang: str,
+        timestamps: bool = True,
+        beam: int = 5,
+        translate: bool = False,
     ) -> Heard:
         """Text and segments."""
         prompt = [SOT, LANG_IDS.get(lang, LANG_IDS["en"]), TRANSLATE if translate else TRANSCRIBE]
@@ -67,7 +76,13 @@ class Engine:
         count = len(result.sequences_ids[0])
         log_prob = result.scores[0] * count / (count + 1)
         text = tokenizer().decode([i for i in ids if i < EOT])
-        return Heard(text, list(zip(stamps[::2], stamps[1::2], strict=False)), log_prob, result.no_speech_prob, ids)
+        return Heard(
+            text,
+            list(zip(stamps[::2], stamps[1::2], strict=False)),
+            log_prob,
+            result.no_speech_prob,
+            ids,
+        )
 
     def word_times(
         self, states: ctranslate2.StorageView, lang: str, heard: Heard, frames: int
@@ -77,11 +92,15 @@ class Engine:
         The path through the attention always begins at time 0, so the first start means nothing by itself.
         """
         text = [i for i in heard.ids if i < EOT]
-        found = self.model.align(states, [SOT, LANG_IDS[lang], TRANSCRIBE], [text], frames, median_filter_width=7)[0]
+        found = self.model.align(
+            states, [SOT, LANG_IDS[lang], TRANSCRIBE], [text], frames, median_filter_width=7
+        )[0]
         starts: dict[int, float] = {}
         for row, column in found.alignments:
             starts.setdefault(row, column / 50)
         heads = [n for n, i in enumerate(text) if tokenizer().id_to_token(i).startswith("Ġ")]
-        first, last = (heard.segments[0][0], heard.segments[-1][1]) if heard.segments else (0.0, frames / 100)
+        first, last = (
+            (heard.segments[0][0], heard.segments[-1][1]) if heard.segments else (0.0, frames / 100)
+        )
         bounds = [first, *(min(max(starts.get(n, last), first), last) for n in heads[1:]), last]
         return list(zip(bounds, bounds[1:], strict=False))

@@ -58,7 +58,9 @@ class Score:
     right: list[Heard] = field(default_factory=list)
 
 
-def hear(engine: Engine, item: Utterance, audio: np.ndarray, score: Score, beam: int, zero: bool) -> None:
+def hear(
+    engine: Engine, item: Utterance, audio: np.ndarray, score: Score, beam: int, zero: bool
+) -> None:
     """Decode one utterance that starts half a second into the audio."""
     states = engine.encode(audio, zero)
     score.languages.append(engine.language(states) == item.lang)
@@ -79,7 +81,9 @@ def hear(engine: Engine, item: Utterance, audio: np.ndarray, score: Score, beam:
             score.words += [abs(start - 0.5 - true_start), abs(end - 0.5 - true_end)]
 
 
-def held_out(engine: Engine, corpus: Corpus, lang: str, count: int, snr: float | None, beam: int) -> Score:
+def held_out(
+    engine: Engine, corpus: Corpus, lang: str, count: int, snr: float | None, beam: int
+) -> Score:
     """Single utterances of voices never trained on."""
     rng, noises, score = np.random.default_rng(101), Noises(991, 12), Score()
     for number in range(count):
@@ -94,7 +98,9 @@ def held_out(engine: Engine, corpus: Corpus, lang: str, count: int, snr: float |
     return score
 
 
-def several(engine: Engine, corpus: Corpus, lang: str, seconds: float, count: int) -> dict[str, float]:
+def several(
+    engine: Engine, corpus: Corpus, lang: str, seconds: float, count: int
+) -> dict[str, float]:
     """Windows of some seconds with several phrases, timestamps on."""
     maker = Maker(corpus, Noises(991, 5), TokenSet.of_words(vocabulary()))
     share = 1.0 if lang == "en" else 0.0
@@ -109,8 +115,14 @@ def several(engine: Engine, corpus: Corpus, lang: str, seconds: float, count: in
         tally.add(said, heard.text)
         if len(heard.segments) == len(window.placed):
             pairs = zip(heard.segments, window.placed, strict=True)
-            gaps += [abs(x - y) for (s, e), (_, start, end) in pairs for x, y in ((s, start), (e, end))]
-    return {"wer": tally.rate, "words": tally.words, "segment_error": round(float(np.median(gaps or [9])), 3)}
+            gaps += [
+                abs(x - y) for (s, e), (_, start, end) in pairs for x, y in ((s, start), (e, end))
+            ]
+    return {
+        "wer": tally.rate,
+        "words": tally.words,
+        "segment_error": round(float(np.median(gaps or [9])), 3),
+    }
 
 
 def translation(engine: Engine, corpus: Corpus, count: int) -> float:
@@ -147,7 +159,9 @@ def human_digits(engine: Engine, folder: Path) -> dict[str, float]:
         wanted = [EN_ONES[int(digit)]]
         right.setdefault(speaker, []).append(normalise(engine.decode(states, "en").text) == wanted)
         english.append(engine.language(states) == "en")
-        guessed.append(normalise(engine.decode(states, "en", timestamps=False, beam=1).text) == wanted)
+        guessed.append(
+            normalise(engine.decode(states, "en", timestamps=False, beam=1).text) == wanted
+        )
     everyone = [v for values in right.values() for v in values]
     result = {name: round(float(np.mean(values)), 3) for name, values in right.items()}
     return result | {
@@ -161,7 +175,9 @@ def thresholds(right: list[Heard], silent: list[Heard]) -> dict[str, float]:
     speech = float(np.quantile([h.no_speech for h in right], 0.99))
     nothing = float(np.quantile([h.no_speech for h in silent], 0.05))
     return {
-        "log_prob_threshold": round(min(-0.5, float(np.quantile([h.log_prob for h in right], 0.005)) - 0.1), 2),
+        "log_prob_threshold": round(
+            min(-0.5, float(np.quantile([h.log_prob for h in right], 0.005)) - 0.1), 2
+        ),
         "no_speech_threshold": round(min(max((speech + nothing) / 2, 0.2), 0.8), 2),
         "compression_ratio_threshold": round(max(2.4, max(h.compression for h in right) * 1.15), 2),
     }
@@ -179,7 +195,9 @@ def speed(engine: Engine) -> float:
     return round((time.perf_counter() - began) / 150, 4)
 
 
-def measure(engine: Engine, human: Path | None, count: int, beam: int) -> tuple[dict[str, Any], dict[str, float]]:
+def measure(
+    engine: Engine, human: Path | None, count: int, beam: int
+) -> tuple[dict[str, Any], dict[str, float]]:
     """All figures, and the thresholds that follow from them."""
     corpus, figures, right = Corpus(HERE / "data", held=True), {}, []
     for lang in ("en", "ru"):
@@ -221,12 +239,17 @@ def main() -> None:
     parser.add_argument("--beam", type=int, default=5)
     parser.add_argument("--write", action="store_true", help="put the figures into MANIFEST.json")
     options = parser.parse_args()
-    figures, limits = measure(Engine(options.assets / "bundled"), options.human, options.count, options.beam)
+    figures, limits = measure(
+        Engine(options.assets / "bundled"), options.human, options.count, options.beam
+    )
     print(json.dumps({"metrics": figures, "decoding": limits}, indent=1))
     if options.write:
         path = options.assets / "MANIFEST.json"
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        wide = all(figures[k]["phrases_30s"]["wer"] <= 1.5 * figures[k]["phrases_8s"]["wer"] + 0.02 for k in ("en", "ru"))
+        wide = all(
+            figures[k]["phrases_30s"]["wer"] <= 1.5 * figures[k]["phrases_8s"]["wer"] + 0.02
+            for k in ("en", "ru")
+        )
         manifest |= {"metrics": figures, "decoding": limits | {"window_seconds": 30 if wide else 8}}
         path.write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 

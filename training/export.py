@@ -1,7 +1,7 @@
 """A checkpoint -> the bundled model: CTranslate2 int8 with tokenizer, and a Hugging Face folder.
 
-    python export.py                       # runs/best.pt -> the package's assets
-    python export.py --hf FOLDER           # also as safetensors, for other engines
+python export.py                       # runs/best.pt -> the package's assets
+python export.py --hf FOLDER           # also as safetensors, for other engines
 """
 
 import argparse
@@ -17,7 +17,18 @@ import torch
 from safetensors.numpy import save_file
 
 from model import Shape, Whisper
-from tokens import EOT, FIRST_TIME, LANGUAGE_CODES, NO_TIMESTAMPS, SIZE, SOT, TIMES, TRANSCRIBE, TRANSLATE, tokenizer_json
+from tokens import (
+    EOT,
+    FIRST_TIME,
+    LANGUAGE_CODES,
+    NO_TIMESTAMPS,
+    SIZE,
+    SOT,
+    TIMES,
+    TRANSCRIBE,
+    TRANSLATE,
+    tokenizer_json,
+)
 
 HERE = Path(__file__).parent
 ASSETS = HERE.parent / "src" / "whisper_api" / "assets"
@@ -27,7 +38,12 @@ Arrays = dict[str, np.ndarray]
 def load(path: Path, which: str = "ema") -> tuple[Arrays, Shape, dict[str, Any]]:
     """The weights (averaged, or the last: "model") under Hugging Face's names, the embedding spread over all ids."""
     state = torch.load(path, weights_only=False)
-    shape = Shape(**{k: tuple(map(tuple, v)) if k == "alignment_heads" else v for k, v in state["shape"].items()})
+    shape = Shape(
+        **{
+            k: tuple(map(tuple, v)) if k == "alignment_heads" else v
+            for k, v in state["shape"].items()
+        }
+    )
     text_ids = state["text_ids"]
     model = Whisper(shape, len(text_ids), SIZE - TIMES - len(text_ids))
     model.load_state_dict(state[which])
@@ -55,7 +71,11 @@ def _hf_name(name: str) -> str | None:
     if parts[0] not in ("encoder", "decoder"):
         return None
     attention = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}
-    norms = {"attention_norm": "self_attn_layer_norm", "cross_norm": "encoder_attn_layer_norm", "inner_norm": "final_layer_norm"}
+    norms = {
+        "attention_norm": "self_attn_layer_norm",
+        "cross_norm": "encoder_attn_layer_norm",
+        "inner_norm": "final_layer_norm",
+    }
     head = f"model.{parts[0]}.layers.{parts[1]}"
     if parts[2] in ("attention", "cross"):
         kind = "self_attn" if parts[2] == "attention" else "encoder_attn"
@@ -65,13 +85,20 @@ def _hf_name(name: str) -> str | None:
 
 def write_ct2(folder: Path, arrays: Arrays, shape: Shape, quantization: str) -> None:
     """The model as CTranslate2 reads it."""
-    spec = ctranslate2.specs.WhisperSpec(shape.encoder_layers, shape.heads, shape.decoder_layers, shape.heads)
-    for side, layers in ((spec.encoder, shape.encoder_layers), (spec.decoder, shape.decoder_layers)):
+    spec = ctranslate2.specs.WhisperSpec(
+        shape.encoder_layers, shape.heads, shape.decoder_layers, shape.heads
+    )
+    for side, layers in (
+        (spec.encoder, shape.encoder_layers),
+        (spec.decoder, shape.decoder_layers),
+    ):
         name = "encoder" if side is spec.encoder else "decoder"
         side.position_encodings.encodings = arrays[f"model.{name}.embed_positions.weight"]
         _set(side.layer_norm, arrays, f"model.{name}.layer_norm", norm=True)
         for number in range(layers):
-            _set_layer(side.layer[number], arrays, f"model.{name}.layers.{number}", name == "decoder")
+            _set_layer(
+                side.layer[number], arrays, f"model.{name}.layers.{number}", name == "decoder"
+            )
     for conv in ("conv1", "conv2"):
         _set(getattr(spec.encoder, conv), arrays, f"model.encoder.{conv}")
     spec.decoder.embeddings.weight = arrays["model.decoder.embed_tokens.weight"]
@@ -112,7 +139,9 @@ def _fuse(target: Any, arrays: Arrays, name: str, which: str) -> None:
     weights = [arrays[f"{name}.{letter}_proj.weight"] for letter in which]
     zeros = np.zeros(weights[0].shape[0], np.float32)
     target.weight = np.concatenate(weights)
-    target.bias = np.concatenate([arrays.get(f"{name}.{letter}_proj.bias", zeros) for letter in which])
+    target.bias = np.concatenate(
+        [arrays.get(f"{name}.{letter}_proj.bias", zeros) for letter in which]
+    )
 
 
 def vocabulary() -> list[str]:
@@ -167,9 +196,14 @@ def write_manifest(assets: Path, state: dict[str, Any]) -> None:
     """What the package ships: files with their sums, what the model knows, its thresholds."""
     path = assets / "MANIFEST.json"
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=HERE
+    ).stdout.strip()
     files = {
-        str(p.relative_to(assets)): {"sha256": hashlib.sha256(p.read_bytes()).hexdigest(), "bytes": p.stat().st_size}
+        str(p.relative_to(assets)): {
+            "sha256": hashlib.sha256(p.read_bytes()).hexdigest(),
+            "bytes": p.stat().st_size,
+        }
         for p in sorted(assets.rglob("*"))
         if p.is_file() and p != path
     }
@@ -189,7 +223,9 @@ def write_manifest(assets: Path, state: dict[str, Any]) -> None:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+    path.write_text(
+        json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8"
+    )
 
 
 def main() -> None:
@@ -199,7 +235,9 @@ def main() -> None:
     parser.add_argument("--assets", type=Path, default=ASSETS)
     parser.add_argument("--hf", type=Path, help="also write a Hugging Face folder here")
     parser.add_argument("--quantization", default="int8_float16")
-    parser.add_argument("--weights", choices=("ema", "model"), default="ema", help="averaged, or the last ones")
+    parser.add_argument(
+        "--weights", choices=("ema", "model"), default="ema", help="averaged, or the last ones"
+    )
     parser.add_argument("--manifest-only", action="store_true", help="only list the files again")
     args = parser.parse_args()
     arrays, shape, state = load(args.checkpoint, args.weights)

@@ -11,7 +11,9 @@ def mel_filters() -> np.ndarray:
     """The 80 slaney-normalised triangular filters over 201 bins."""
 
     def to_mel(hz: np.ndarray) -> np.ndarray:
-        return np.where(hz >= 1000, 15 + np.log(np.maximum(hz, 1) / 1000) * 27 / np.log(6.4), hz * 3 / 200)
+        return np.where(
+            hz >= 1000, 15 + np.log(np.maximum(hz, 1) / 1000) * 27 / np.log(6.4), hz * 3 / 200
+        )
 
     def to_hz(mel: np.ndarray) -> np.ndarray:
         return np.where(mel >= 15, 1000 * np.exp(np.log(6.4) / 27 * (mel - 15)), mel * 200 / 3)

@@ -51,10 +51,15 @@ class Attention(nn.Module):
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, source: Tensor, causal: bool = False, look: int | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor, source: Tensor, causal: bool = False, look: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Attend; with `look`, also return that head's probabilities."""
         split = (x.shape[0], -1, self.heads, x.shape[2] // self.heads)
-        q, k, v = (p.view(split).transpose(1, 2) for p in (self.query(x), self.key(source), self.value(source)))
+        q, k, v = (
+            p.view(split).transpose(1, 2)
+            for p in (self.query(x), self.key(source), self.value(source))
+        )
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
         seen = None
         if look is not None:
@@ -76,7 +81,9 @@ class Block(nn.Module):
         self.outer = nn.Linear(shape.inner, shape.width)
         self.inner_norm = nn.LayerNorm(shape.width)
 
-    def forward(self, x: Tensor, audio: Tensor | None = None, look: int | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor, audio: Tensor | None = None, look: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """One layer; the probabilities of the looked-at cross-attention head come along."""
         normed = self.attention_norm(x)
         x = x + self.attention(normed, normed, causal=self.cross is not None)[0]

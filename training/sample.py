@@ -1,7 +1,7 @@
 """Make the package's sample recording: one that the exported model gets right in every way of decoding.
 
-    python sample.py               # writes sample.wav and its entry in MANIFEST.json; fails if none is right
-    python sample.py --check       # only checks the sample that is there
+python sample.py               # writes sample.wav and its entry in MANIFEST.json; fails if none is right
+python sample.py --check       # only checks the sample that is there
 """
 
 import argparse
@@ -51,22 +51,49 @@ def faults(engine: Engine, audio: np.ndarray, text: str) -> tuple[int, float]:
 def candidates(seed: int) -> Iterator[tuple[str, np.ndarray, str]]:
     """Recordings of two short digit strings with a pause, in voices that were trained on."""
     rng, flite, espeak = np.random.default_rng(seed), Flite(), Espeak()
-    texts = ([1, 2, 3], [4, 5, 6]), ([7, 8, 9], [1, 2, 3]), ([4, 0, 4], [2, 0, 1]), ([1, 2, 3], [7, 8, 9])
+    texts = (
+        ([1, 2, 3], [4, 5, 6]),
+        ([7, 8, 9], [1, 2, 3]),
+        ([4, 0, 4], [2, 0, 1]),
+        ([1, 2, 3], [7, 8, 9]),
+    )
     while True:
         values = texts[int(rng.integers(len(texts)))]
         phrases = [phrase("en", v) for v in values]
-        kind = str(rng.choice(["flite:slt", "flite:awb", "flite:kal16", "espeak:en-us+f3", "espeak:en-us", "espeak:en-us+m3"]))
+        kind = str(
+            rng.choice(
+                [
+                    "flite:slt",
+                    "flite:awb",
+                    "flite:kal16",
+                    "espeak:en-us+f3",
+                    "espeak:en-us",
+                    "espeak:en-us+m3",
+                ]
+            )
+        )
         voice, stretch = kind.split(":")[1], float(rng.uniform(0.95, 1.2))
         said: list[Spoken | None] = []
         for item in phrases:
             words = list(item.words)
-            made = flite.say(words, voice, stretch) if kind[0] == "f" else espeak.say(words, voice, int(165 / stretch), 50, 50)
+            made = (
+                flite.say(words, voice, stretch)
+                if kind[0] == "f"
+                else espeak.say(words, voice, int(165 / stretch), 50, 50)
+            )
             said.append(trim(made) if made else None)
         parts = [np.zeros(int(RATE * 0.3), np.float32)]
         for spoken in said:
             if spoken is not None:
-                parts += [spoken.audio / np.abs(spoken.audio).max() * 0.5, np.zeros(int(RATE * rng.uniform(0.5, 0.9)), np.float32)]
-        yield kind, np.concatenate(parts).astype(np.float32), "".join(written(list(p.words)) for p in phrases)
+                parts += [
+                    spoken.audio / np.abs(spoken.audio).max() * 0.5,
+                    np.zeros(int(RATE * rng.uniform(0.5, 0.9)), np.float32),
+                ]
+        yield (
+            kind,
+            np.concatenate(parts).astype(np.float32),
+            "".join(written(list(p.words)) for p in phrases),
+        )
 
 
 def main() -> None:

@@ -34,7 +34,13 @@ def _ranks() -> dict[bytes, int]:
     spec = find_spec("whisper")
     if spec is None or spec.origin is None:
         raise RuntimeError("install openai-whisper (with --no-deps): its vocabulary file is needed")
-    lines = Path(spec.origin).with_name("assets").joinpath("multilingual.tiktoken").read_text().splitlines()
+    lines = (
+        Path(spec.origin)
+        .with_name("assets")
+        .joinpath("multilingual.tiktoken")
+        .read_text()
+        .splitlines()
+    )
     pairs = (line.split() for line in lines if line)
     return {base64.b64decode(p[0]) if len(p) == 2 else b"": int(p[-1]) for p in pairs}
 
@@ -55,7 +61,14 @@ def _halves(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes] | None
 def special_tokens() -> list[str]:
     """Ids 50257 and up, in order."""
     names = ["<|endoftext|>", "<|startoftranscript|>", *(f"<|{c}|>" for c in LANGUAGE_CODES)]
-    names += ["<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>"]
+    names += [
+        "<|translate|>",
+        "<|transcribe|>",
+        "<|startoflm|>",
+        "<|startofprev|>",
+        "<|nospeech|>",
+        "<|notimestamps|>",
+    ]
     return names + [f"<|{i * 0.02:.2f}|>" for i in range(TIMES)]
 
 
@@ -64,7 +77,12 @@ def tokenizer_json() -> dict[str, Any]:
     ranks, letters = _ranks(), _byte_letters()
     shown = {token: "".join(letters[b] for b in token) for token in ranks}
     pairs = [_halves(t, ranks) for t in sorted(ranks, key=ranks.__getitem__) if len(t) > 1]
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
     added = [
         {
             "id": EOT + i, "content": name, "single_word": False, "lstrip": False, "rstrip": False,
@@ -110,7 +128,9 @@ class TokenSet:
         """All specials of our languages, and all pieces of these words in both cases."""
         ids = {EOT, SOT, TRANSLATE, TRANSCRIBE, PREV, NO_SPEECH, NO_TIMESTAMPS, *LANG_IDS.values()}
         for piece in (".", ",", "?", *(f" {w}" for v in vocabulary.values() for w in v)):
-            ids |= set(word_ids(piece)) | set(word_ids(" " + piece[1:].capitalize() if piece[0] == " " else piece))
+            ids |= set(word_ids(piece)) | set(
+                word_ids(" " + piece[1:].capitalize() if piece[0] == " " else piece)
+            )
         return cls(sorted(ids))
 
     def compact(self, token: int) -> int:
@@ -119,4 +139,8 @@ class TokenSet:
 
     def full(self, index: int) -> int:
         """Ours -> Whisper's id."""
-        return FIRST_TIME + index - self.text_count if index >= self.text_count else self.text_ids[index]
+        return (
+            FIRST_TIME + index - self.text_count
+            if index >= self.text_count
+            else self.text_ids[index]
+        )

@@ -1,6 +1,6 @@
 """Train the model in stages of wall time; resumable; one process a core.
 
-    python train.py --minutes 72                 # starts, or goes on from runs/last.pt
+python train.py --minutes 72                 # starts, or goes on from runs/last.pt
 """
 
 import argparse
@@ -42,9 +42,23 @@ class Stage:
 
 STAGES = (
     Stage(0.10, 16, ((1.0, Recipe(2.0, 0.3, 0.2)),), 1.0, 0.5),
-    Stage(0.22, 16, ((0.3, Recipe(2.0, 0.6, 0.3, True)), (0.7, Recipe(4.0, 0.6, 0.3, True))), 0.7, 0.5),
-    Stage(0.14, 16, ((0.55, Recipe(4.0, 1.0, 0.5, True)), (0.45, Recipe(8.0, 1.0, 0.6, True))), 0.3, 0.3),
-    Stage(0.54, 4, ((0.75, Recipe(30.0, 1.0, 0.75, False, True, 0.07)), (0.25, Recipe(8.0, 1.0, 0.6, True))), 0.2, 0.2),
+    Stage(
+        0.22, 16, ((0.3, Recipe(2.0, 0.6, 0.3, True)), (0.7, Recipe(4.0, 0.6, 0.3, True))), 0.7, 0.5
+    ),
+    Stage(
+        0.14,
+        16,
+        ((0.55, Recipe(4.0, 1.0, 0.5, True)), (0.45, Recipe(8.0, 1.0, 0.6, True))),
+        0.3,
+        0.3,
+    ),
+    Stage(
+        0.54,
+        4,
+        ((0.75, Recipe(30.0, 1.0, 0.75, False, True, 0.07)), (0.25, Recipe(8.0, 1.0, 0.6, True))),
+        0.2,
+        0.2,
+    ),
 )
 
 
@@ -61,7 +75,9 @@ class Batch:
     ctc_lengths: list[int]
 
 
-def collate(windows: list[Window], tokens: TokenSet, rng: np.random.Generator, mask: float) -> Batch:
+def collate(
+    windows: list[Window], tokens: TokenSet, rng: np.random.Generator, mask: float
+) -> Batch:
     """Windows of one length -> a batch, with some of the spectrogram masked."""
     mels = log_mel(torch.from_numpy(np.stack([w.audio for w in windows])))
     longest = max(len(w.tokens) for w in windows) - 1
@@ -146,7 +162,9 @@ def greedy(model: Whisper, tokens: TokenSet, mels: Tensor, lang: list[str]) -> l
         ids = torch.cat([ids, best[:, None]], 1)
         if ended.all():
             break
-    return [tokenizer().decode([t for i in row[4:] if (t := tokens.full(int(i))) < EOT]) for row in ids]
+    return [
+        tokenizer().decode([t for i in row[4:] if (t := tokens.full(int(i))) < EOT]) for row in ids
+    ]
 
 
 def errors(said: list[str], heard: list[str]) -> int:
@@ -159,7 +177,9 @@ def errors(said: list[str], heard: list[str]) -> int:
     return row[-1]
 
 
-def held_out_wer(model: Whisper, tokens: TokenSet, corpus: Corpus, seconds: float, count: int) -> dict[str, float]:
+def held_out_wer(
+    model: Whisper, tokens: TokenSet, corpus: Corpus, seconds: float, count: int
+) -> dict[str, float]:
     """Word error rate on clean held-out voices, by language."""
     rng = np.random.default_rng(5)
     result = {}
@@ -188,7 +208,9 @@ class Trainer:
         torch.manual_seed(7)
         self.tokens = TokenSet.of_words(vocabulary())
         self.model = Whisper(Shape(), self.tokens.text_count, self.tokens.unused)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), 1e-3, (0.9, 0.98), weight_decay=0.01)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), 1e-3, (0.9, 0.98), weight_decay=0.01
+        )
         self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.step, self.samples, self.elapsed, self.best = 0, 0, 0.0, 9.0
         self._resume()
@@ -221,7 +243,15 @@ class Trainer:
             if self.rank == 0 and time.monotonic() - told > 60:
                 told = time.monotonic()
                 ce, ctc, guide = sums[:3] / sums[3]
-                self._say({"loss": ce, "ctc": ctc, "guide": guide, "lr": rate(self.step, done), "done": done})
+                self._say(
+                    {
+                        "loss": ce,
+                        "ctc": ctc,
+                        "guide": guide,
+                        "lr": rate(self.step, done),
+                        "done": done,
+                    }
+                )
                 sums[:] = 0
             if self.rank == 0 and (time.monotonic() - saved > 300 or done >= 1):
                 saved = time.monotonic()
@@ -256,7 +286,9 @@ class Trainer:
     def _share_gradients(self) -> None:
         """Average over the processes, and clip to norm 1."""
         parameters = list(self.model.parameters())
-        grads = torch.cat([p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()) for p in parameters])
+        grads = torch.cat(
+            [p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()) for p in parameters]
+        )
         dist.all_reduce(grads)
         grads /= self.size
         grads *= min(1.0, 1.0 / (float(grads.norm()) + 1e-6))
@@ -288,7 +320,10 @@ class Trainer:
         os.replace(partial, self.runs / "last.pt")
         if (mean := sum(wer.values()) / 2) < self.best:
             self.best = mean
-            torch.save({k: v for k, v in state.items() if k not in ("model", "optimizer")}, self.runs / "best.pt")
+            torch.save(
+                {k: v for k, v in state.items() if k not in ("model", "optimizer")},
+                self.runs / "best.pt",
+            )
 
 
 def work(rank: int, size: int, minutes: float, runs: Path) -> None:

@@ -47,7 +47,10 @@ def trim(spoken: Spoken, margin: float = 0.02) -> Spoken | None:
     first = max(0, int(loud[0] * frame - margin * RATE))
     last = min(len(audio), int((loud[-1] + 1) * frame + margin * RATE))
     length = (last - first) / RATE
-    times = [(min(max(s - first / RATE, 0.0), length), min(max(e - first / RATE, 0.0), length)) for s, e in spoken.times]
+    times = [
+        (min(max(s - first / RATE, 0.0), length), min(max(e - first / RATE, 0.0), length))
+        for s, e in spoken.times
+    ]
     times[0] = (min(margin, length), times[0][1])
     times[-1] = (times[-1][0], length - margin)
     return Spoken(audio[first:last], times)
@@ -82,7 +85,9 @@ class Espeak:
         self._lib = ctypes.CDLL("libespeak-ng.so.1")
         self._rate = int(self._lib.espeak_Initialize(2, 0, None, 0))
         if self._rate <= 0:
-            raise RuntimeError("espeak-ng could not start: is the package espeak-ng-data installed?")
+            raise RuntimeError(
+                "espeak-ng could not start: is the package espeak-ng-data installed?"
+            )
         self._samples: list[np.ndarray] = []
         self._words: list[tuple[int, float]] = []
         self._callback = _CALLBACK(self._collect)
@@ -99,7 +104,9 @@ class Espeak:
             index += 1
         return 0
 
-    def say(self, words: list[str], voice: str, rate: int, pitch: int, spread: int, gap: int = 0) -> Spoken | None:
+    def say(
+        self, words: list[str], voice: str, rate: int, pitch: int, spread: int, gap: int = 0
+    ) -> Spoken | None:
         """Speak words; a word that gave no event gets the start of the next one."""
         if self._lib.espeak_SetVoiceByName(voice.encode()) != 0:
             return None
@@ -145,7 +152,9 @@ class Flite:
         self._lib.flite_ffeature_float.restype = ctypes.c_float
         self._voices: dict[str, int] = {}
         for name in self.VOICES:
-            register = getattr(ctypes.CDLL(f"libflite_cmu_us_{name}.so.1", mode), f"register_cmu_us_{name}")
+            register = getattr(
+                ctypes.CDLL(f"libflite_cmu_us_{name}.so.1", mode), f"register_cmu_us_{name}"
+            )
             register.restype = ctypes.c_void_p
             self._voices[name] = register(None)
 
@@ -153,8 +162,12 @@ class Flite:
         """Speak words with a duration factor."""
         pointer = self._voices[voice]
         features = ctypes.cast(pointer + 8, ctypes.POINTER(ctypes.c_void_p))[0]
-        self._lib.flite_feat_set_float(ctypes.c_void_p(features), b"duration_stretch", ctypes.c_float(stretch))
-        utterance = ctypes.c_void_p(self._lib.flite_synth_text(" ".join(words).encode(), ctypes.c_void_p(pointer)))
+        self._lib.flite_feat_set_float(
+            ctypes.c_void_p(features), b"duration_stretch", ctypes.c_float(stretch)
+        )
+        utterance = ctypes.c_void_p(
+            self._lib.flite_synth_text(" ".join(words).encode(), ctypes.c_void_p(pointer))
+        )
         wave = self._lib.utt_wave(utterance)
         # cst_wave: const char *type; int sample_rate; int num_samples; int num_channels; short *samples
         rate, count = ctypes.cast(wave + 8, ctypes.POINTER(ctypes.c_int))[0:2]
@@ -171,7 +184,9 @@ class Flite:
         while item:
             word = ctypes.c_void_p(item)
             start = feature(word, b"R:SylStructure.daughter1.daughter1.R:Segment.p.end")
-            times.append((start, feature(word, b"R:SylStructure.daughtern.daughtern.R:Segment.end")))
+            times.append(
+                (start, feature(word, b"R:SylStructure.daughtern.daughtern.R:Segment.end"))
+            )
             item = self._lib.item_next(word)
         return times
 
@@ -198,7 +213,9 @@ def _festival_result(stem: Path, count: int) -> Spoken | None:
     wave, table = stem.with_suffix(".wav"), stem.with_suffix(".txt")
     if not wave.exists() or not table.exists():
         return None
-    times = [(float(a), float(b)) for a, b in (line.split() for line in table.read_text().splitlines())]
+    times = [
+        (float(a), float(b)) for a, b in (line.split() for line in table.read_text().splitlines())
+    ]
     audio, rate = soundfile.read(wave, dtype="float32")
     if len(times) != count:
         return None

@@ -10,7 +10,16 @@ from augment import Noises, add_noise, finish, shape, speed
 from model import CTC_LETTERS
 from text import random_phrase
 from tokens import (
-    EOT, FIRST_TIME, LANG_IDS, NO_SPEECH, NO_TIMESTAMPS, PREV, SOT, TRANSCRIBE, TRANSLATE, TokenSet, word_ids,
+    EOT,
+    FIRST_TIME,
+    LANG_IDS,
+    NO_TIMESTAMPS,
+    PREV,
+    SOT,
+    TRANSCRIBE,
+    TRANSLATE,
+    TokenSet,
+    word_ids,
 )  # fmt: skip
 
 RATE = 16000
@@ -70,10 +79,16 @@ class Corpus:
             if table.name.startswith("held") != held:
                 continue
             samples = np.memmap(table.with_suffix(".i16"), dtype=np.int16, mode="r")
-            for at, length, lang, words, english, times, voice in json.loads(table.read_text(encoding="utf-8")):
-                self.items[lang].append(Utterance(samples[at : at + length], lang, words, english, times, voice))
+            for at, length, lang, words, english, times, voice in json.loads(
+                table.read_text(encoding="utf-8")
+            ):
+                self.items[lang].append(
+                    Utterance(samples[at : at + length], lang, words, english, times, voice)
+                )
         self.order = {k: np.argsort([len(u.samples) for u in v]) for k, v in self.items.items()}
-        self.lengths = {k: np.array([len(v[i].samples) for i in self.order[k]]) for k, v in self.items.items()}
+        self.lengths = {
+            k: np.array([len(v[i].samples) for i in self.order[k]]) for k, v in self.items.items()
+        }
 
     def pick(self, rng: np.random.Generator, lang: str, longest: float) -> Utterance | None:
         """A random utterance of at most that many seconds."""
@@ -91,7 +106,11 @@ class Maker:
         """One window; a few hold no speech."""
         total = int(recipe.seconds * RATE)
         lang = "en" if rng.random() < recipe.english else "ru"
-        offset = int(rng.integers(0, 1500 - total // FRAME + 1)) if recipe.offsets and rng.random() < 0.7 else 0
+        offset = (
+            int(rng.integers(0, 1500 - total // FRAME + 1))
+            if recipe.offsets and rng.random() < 0.7
+            else 0
+        )
         window = Window(np.zeros(total, np.float32), total, False, offset, lang)
         said: list[tuple[Utterance, float, float]] = []
         cut: float | None = None
@@ -134,7 +153,13 @@ class Maker:
         if not recipe.full:
             return float(rng.uniform(0, 0.4))
         kind = rng.random()
-        return 0.0 if kind < 0.15 else float(rng.uniform(0, 1)) if kind < 0.75 else float(rng.uniform(1, 8))
+        return (
+            0.0
+            if kind < 0.15
+            else float(rng.uniform(0, 1))
+            if kind < 0.75
+            else float(rng.uniform(1, 8))
+        )
 
     def _cut_phrase(self, rng: np.random.Generator, window: Window, at: float) -> float | None:
         """A last phrase that runs over the end of a full window: its start is told, its words are not."""
@@ -147,10 +172,17 @@ class Maker:
 
     @staticmethod
     def _pad(
-        rng: np.random.Generator, recipe: Recipe, window: Window, said: list[tuple[Utterance, float, float]], cut: float | None
+        rng: np.random.Generator,
+        recipe: Recipe,
+        window: Window,
+        said: list[tuple[Utterance, float, float]],
+        cut: float | None,
     ) -> None:
         """Choose where the recording ends, and whether silence or zero features follow."""
-        last = max((t + len(u.samples) / f / RATE for u, t, f in said), default=float(rng.uniform(0.3, recipe.seconds)))
+        last = max(
+            (t + len(u.samples) / f / RATE for u, t, f in said),
+            default=float(rng.uniform(0.3, recipe.seconds)),
+        )
         kind = rng.random()
         if cut is not None or kind < (0.15 if recipe.full else 0.4):
             return
@@ -158,7 +190,9 @@ class Maker:
         window.valid = min(len(window.audio), int((last + trailing) * RATE) + 1)
         window.zero_features = kind < 0.7
 
-    def _distort(self, rng: np.random.Generator, recipe: Recipe, window: Window, speech: bool) -> None:
+    def _distort(
+        self, rng: np.random.Generator, recipe: Recipe, window: Window, speech: bool
+    ) -> None:
         """Distort what comes before the padding."""
         part, strength = window.audio[: window.valid], recipe.strength
         if not speech:
@@ -202,11 +236,18 @@ class Maker:
         return ids[:1] + ids[1:][-100:]
 
     def _write(
-        self, rng: np.random.Generator, recipe: Recipe, window: Window, said: list[tuple[Utterance, float, float]], cut: float | None
+        self,
+        rng: np.random.Generator,
+        recipe: Recipe,
+        window: Window,
+        said: list[tuple[Utterance, float, float]],
+        cut: float | None,
     ) -> None:
         """Tokens, the spans their rows should look at, and the CTC text."""
         timed = rng.random() < recipe.timestamps
-        translate = rng.random() < (recipe.translate / (1 - recipe.english) if window.lang == "ru" else 0.03)
+        translate = rng.random() < (
+            recipe.translate / (1 - recipe.english) if window.lang == "ru" else 0.03
+        )
         ids = self._prompt(rng, recipe, window.lang)
         window.loss_from = len(ids)
         ids += [SOT, LANG_IDS[window.lang], TRANSLATE if translate else TRANSCRIBE]
@@ -223,7 +264,13 @@ class Maker:
 
     @staticmethod
     def _phrase(
-        window: Window, ids: list[int], item: Utterance, start: float, factor: float, timed: bool, translate: bool
+        window: Window,
+        ids: list[int],
+        item: Utterance,
+        start: float,
+        factor: float,
+        timed: bool,
+        translate: bool,
     ) -> None:
         words = item.english if translate else item.words
         times = [(start + s / factor, start + e / factor) for s, e in item.times]
@@ -234,7 +281,13 @@ class Maker:
         pieces = sentence(words)
         for number, piece in enumerate(pieces):
             last = number == len(pieces) - 1
-            span = (end - 0.06, end + 0.06) if last else times[number] if len(words) == len(times) else None
+            span = (
+                (end - 0.06, end + 0.06)
+                if last
+                else times[number]
+                if len(words) == len(times)
+                else None
+            )
             for token in piece:
                 ids.append(token)
                 if span is not None:
@@ -247,7 +300,11 @@ class Maker:
 
 def sentence(words: list[str]) -> list[tuple[int, ...]]:
     """Ids of each word as written, and of the full stop at the end."""
-    return [word_ids(" " + words[0].capitalize()), *(word_ids(" " + w) for w in words[1:]), word_ids(".")]
+    return [
+        word_ids(" " + words[0].capitalize()),
+        *(word_ids(" " + w) for w in words[1:]),
+        word_ids("."),
+    ]
 
 
 def stamp(seconds: float, offset: int) -> int:
