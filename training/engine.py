@@ -2,6 +2,7 @@
 
 import zlib
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import ctranslate2
@@ -103,4 +104,4 @@ class Engine:
             (heard.segments[0][0], heard.segments[-1][1]) if heard.segments else (0.0, frames / 100)
         )
         bounds = [first, *(min(max(starts.get(n, last), first), last) for n in heads[1:]), last]
-        return list(zip(bounds, bounds[1:], strict=False))
+        return list(pairwise(bounds))
