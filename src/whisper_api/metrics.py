@@ -74,6 +74,10 @@ class Metrics:
         if audio > 0:
             self.real_time_factor.observe(wall / audio)
 
+    def observe_load(self, model: str) -> None:
+        """Note that ``model`` was loaded into memory."""
+        self.model_loads.labels(model=model).inc()
+
     def follow_queue(self, waiting: Callable[[], Mapping[str, float]]) -> None:
         """Show ``waiting`` (lane -> queued seconds of audio), asked at each scrape."""
         self.registry.register(_Queue(waiting))

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 Loader = Callable[[ModelFiles, Settings], Engine]
 Closing = Callable[[Engine], Awaitable[None]]
+Loaded = Callable[[str], None]
 
 
 def engine_loader(settings: Settings) -> Loader:
@@ -53,7 +54,8 @@ class _Slot:
 class Pool:
     """The models of one process.
 
-    ``closing`` runs before an engine is closed, so that its threads can end first.
+    ``closing`` runs before an engine is closed, so that its threads can end first; ``loaded``
+    is told the name of each model that was loaded.
     """
 
     def __init__(
@@ -62,11 +64,13 @@ class Pool:
         store: ModelStore,
         *,
         closing: Closing | None = None,
+        loaded: Loaded | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._store = store
         self._closing = closing
+        self._loaded = loaded
         self._clock = clock
         self._load = engine_loader(settings)
         self._slots: dict[str, _Slot] = {}
@@ -135,6 +139,8 @@ class Pool:
             log.exception("model %s could not be loaded", files.id)
             raise EngineError(f"The model {files.id!r} could not be loaded.") from error
         info = engine.info
+        if self._loaded is not None:
+            self._loaded(info.model)
         log.info(
             "model %s loaded in %.1f s: %s on %s, %s (%s)",
             info.model,

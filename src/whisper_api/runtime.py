@@ -14,7 +14,7 @@ from whisper_api.audio.scratch import Scratch, sweep
 from whisper_api.audio.sources import Intake
 from whisper_api.audio.speech import SpeechDetector
 from whisper_api.config import Settings
-from whisper_api.errors import WhisperApiError
+from whisper_api.errors import ShuttingDown, WhisperApiError
 from whisper_api.metrics import Metrics
 from whisper_api.models import ModelStore
 from whisper_api.pipeline import Pipeline
@@ -43,13 +43,20 @@ class Runtime:
     """Whether the default model is loaded."""
 
     async def preload(self) -> None:
-        """Load the default model; a failure is logged and kept in ``failure``."""
+        """Load the default model, downloaded first where it is not here yet.
+
+        A failure is logged and kept in ``failure``. Cancelling stops the download, too.
+        """
+        report = _DownloadLog(self.store.default_name)
         try:
+            await asyncio.to_thread(self.store.prepare, report)
             async with self.pool.lease():
                 self.ready, self.failure = True, None
         except WhisperApiError as error:
             self.failure = error.message
             log.error("the default model is not available: %s", error.message)
+        finally:
+            report.stopped = True
 
     async def transcribe_path(
         self, path: Path, options: Options, *, model: str | None = None
@@ -60,6 +67,23 @@ class Runtime:
             return await self.pipeline.transcribe(
                 file, options, scratch, model=model, lane=Lane.INTERACTIVE
             )
+
+
+class _DownloadLog:
+    """A line in the log for each tenth of a download; ends it once ``stopped`` is set."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._tenths = -1
+        self.stopped = False
+
+    def __call__(self, done: int, total: int) -> None:
+        if self.stopped:
+            raise ShuttingDown
+        tenths = 10 * done // total if total else 0
+        if tenths != self._tenths:
+            self._tenths = tenths
+            log.info("downloading %s: %d of %d MB", self._name, done / 1e6, total / 1e6)
 
 
 @asynccontextmanager
@@ -75,7 +99,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         store = ModelStore(settings)
         scheduler = Scheduler(settings)
         scheduler.on_batch = metrics.observe_batch
-        pool = Pool(settings, store, closing=scheduler.forget)
+        metrics.follow_queue(lambda: scheduler.state().by_lane)
+        pool = Pool(settings, store, closing=scheduler.forget, loaded=metrics.observe_load)
         stack.push_async_callback(pool.close)
         stack.push_async_callback(scheduler.close)
         detector = await asyncio.to_thread(SpeechDetector)

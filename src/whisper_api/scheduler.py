@@ -184,31 +184,30 @@ class Scheduler:
     @property
     def queued_seconds(self) -> float:
         """Audio seconds admitted and not yet done."""
-        return sum(ticket.seconds for ticket in self._tickets)
+        return sum(ticket.seconds for ticket in tuple(self._tickets))
 
     def eta(self, lane: Lane | None = None) -> float:
         """Estimated seconds until what waits now (in ``lane`` and above) is done."""
         lanes = list(Lane)
         ahead = lanes if lane is None else lanes[: lanes.index(lane) + 1]
-        waiting = sum(ticket.seconds for ticket in self._tickets if ticket.lane in ahead)
+        waiting = sum(ticket.seconds for ticket in tuple(self._tickets) if ticket.lane in ahead)
         return waiting * self.real_time_factor
 
     @property
     def real_time_factor(self) -> float:
         """Measured engine seconds per audio second with all replicas busy."""
-        measured = [r.rtf for r in self._runners.values() if r.rtf is not None]
+        measured = [r.rtf for r in tuple(self._runners.values()) if r.rtf is not None]
         return max(measured) if measured else UNMEASURED_RTF
 
     def state(self) -> QueueState:
-        """The present, for people and metrics."""
-        lanes = {
-            lane.value: sum(t.seconds for t in self._tickets if t.lane is lane) for lane in Lane
-        }
+        """The present, for people and metrics; safe to call from any thread."""
+        tickets = tuple(self._tickets)
+        lanes = {lane.value: sum(t.seconds for t in tickets if t.lane is lane) for lane in Lane}
         return QueueState(
             requests=len(self._tickets),
             queued_seconds=self.queued_seconds,
             max_queued_seconds=self.settings.max_queued_seconds,
-            running_batches=sum(runner.running for runner in self._runners.values()),
+            running_batches=sum(r.running for r in tuple(self._runners.values())),
             real_time_factor=self.real_time_factor,
             eta_seconds=self.eta(),
             by_lane=lanes,

@@ -13,6 +13,8 @@ from whisper_api.config import Settings
 from whisper_api.errors import SettingsError
 from whisper_api.logs import LineFormatter, request_id_var, setup_logging
 from whisper_api.metrics import Metrics
+from whisper_api.runtime import open_runtime
+from whisper_api.types import Lane
 
 
 @pytest.fixture(autouse=True)
@@ -112,3 +114,13 @@ def test_the_queue_is_read_at_each_scrape() -> None:
     value = metrics.registry.get_sample_value
     assert value("whisper_queued_seconds", {"lane": "interactive"}) == 5
     assert value("whisper_queued_seconds", {"lane": "task"}) == 0
+
+
+async def test_a_running_server_counts_loads_and_shows_its_queue(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, engine="fake", model_path="fake")
+    async with open_runtime(settings) as runtime:
+        await runtime.preload()
+        async with runtime.scheduler.admit(Lane.TASK, 12.0):
+            value = runtime.metrics.registry.get_sample_value
+            assert value("whisper_model_loads_total", {"model": "fake"}) == 1
+            assert value("whisper_queued_seconds", {"lane": "task"}) == 12
