@@ -9,9 +9,6 @@ from prometheus_client.core import GaugeMetricFamily
 
 from whisper_api.types import Lane
 
-STAGES = ("receive", "decode", "vad", "wait", "infer", "merge")
-"""The stages of one request whose seconds are measured."""
-
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
 _BATCH = (1, 2, 4, 8, 16, 32, 64, 128)
 _RTF = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 3)
@@ -47,7 +44,7 @@ class Metrics:
         )
         self.stage_seconds = Histogram(
             "whisper_stage_seconds",
-            "Seconds that a request spent in each stage.",
+            "Seconds that a request spent in each stage: decode, vad, language, infer.",
             ["stage"],
             buckets=_SECONDS,
             registry=r,
