@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,7 +11,6 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
-import httpx
 import pytest
 from tests.conftest import marked
 from typer.testing import CliRunner
@@ -271,62 +267,6 @@ def test_a_refusal_of_the_server_is_told(tmp_path: Path, stub: tuple[str, type[_
     assert "400: too bad" in result.output
     assert handler.seen[0][0] == "/v1/audio/translations"
     assert not (tmp_path / "a.txt").exists()
-
-
-# --- serve ------------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_serve_prints_its_address_and_stops_with_0(tmp_path: Path, number: signal.Signals) -> None:
-    command = [sys.executable, "-m", "whisper_api", "serve", "--port", "0"]
-    with subprocess.Popen(
-        [*command, "--log-file", "server.log"], stdout=subprocess.PIPE, text=True, cwd=tmp_path
-    ) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            url = next(word for word in line.split() if word.startswith("http://"))
-            assert httpx.get(f"{url}/health").json()["status"] in {"ok", "healthy"}
-            process.send_signal(number)
-            assert process.wait(20) == 0
-        finally:
-            process.kill()
-    assert "stopping" in (tmp_path / "server.log").read_text("utf-8")
-
-
-@pytest.mark.parametrize(
-    ("flags", "line"),
-    [
-        (["--compand-params", "junk"], "error: compand_params: 'junk' is not sox's"),
-        (["--engine", "nope"], "error: engine: 'nope' is not known"),
-        (["--data-dir", "taken/data"], "error: data_dir: "),
-    ],
-)
-def test_what_stops_the_start_is_one_line(tmp_path: Path, flags: list[str], line: str) -> None:
-    (tmp_path / "taken").write_text("a file, not a folder")
-    done = start(flags, tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith(line)
-    assert done.stderr.count("\n") == 1
-
-
-def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        done = start(["--port", str(port)], tmp_path)
-    assert done.returncode == 2
-    assert f"error: 127.0.0.1:{port} cannot be listened on" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def start(flags: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """A start that must fail."""
-    command = [sys.executable, "-m", "whisper_api", "serve", "--port", "0", *flags]
-    quiet = {**os.environ, "WHISPER_API_LOG_LEVEL": "ERROR"}
-    return subprocess.run(
-        command, cwd=folder, env=quiet, capture_output=True, text=True, timeout=60, check=False
-    )
 
 
 # --- models -----------------------------------------------------------------------------------
