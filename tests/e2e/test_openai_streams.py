@@ -105,7 +105,7 @@ def test_diarized_stream_row_39(server: Server, wav: bytes) -> None:
 def test_broken_file_and_broken_engine_row_40(
     start_server: StartServer, wav: bytes, two_minutes: bytes
 ) -> None:
-    server = start_server(model_path="fake:fail_on=2", batch_size=1, replicas=1)
+    server = start_server(model_path="fake:fail_on=5", batch_size=1, replicas=1, chunk_length_s=8)
     refused(connect(server), wav, stream=True, file=("s.wav", b"broken"))
     with pytest.raises(openai.APIError) as caught:
         list(ask(connect(server), two_minutes, stream=True, language="en"))
