@@ -26,7 +26,6 @@ from whisper_api.audio.speech import (
     cut_windows,
     find_spans,
     plan_windows,
-    read_blocks,
 )
 from whisper_api.types import SAMPLE_RATE, Audio, Options, VadOptions, Waveform, Window
 
@@ -78,11 +77,14 @@ def load(path: Path) -> Audio:
 @pytest.mark.parametrize("frames", [1, 3, 100, 4096])
 def test_blocks_equal_one_whole_call(frames: int, tmp_path: Path) -> None:
     source = waveform(tmp_path / "pcm", babble(20.013))
-    whole = detector().probabilities([source.read(0, source.samples)])
+    whole = detector().probabilities(source.read(0, source.samples), block=1 << 30)
     assert whole.size == -(-source.samples // FRAME)
     assert whole.max() > 0.5
-    blocks = detector().probabilities(read_blocks(source, frames * FRAME))
+    blocks = detector().probabilities(source.read(0, source.samples), block=frames * FRAME)
     assert np.allclose(blocks, whole, atol=2e-4)
+    listened = detector().listen(source).speech
+    assert np.allclose(listened[64:], whole[64:], atol=2e-4)
+    assert (listened[:64] >= whole[:64] - 2e-4).all()
 
 
 def test_blocks_equal_the_model_run_frame_by_frame() -> None:
@@ -99,11 +101,11 @@ def test_blocks_equal_the_model_run_frame_by_frame() -> None:
         window = padded[None, start : start + 64 + FRAME]
         out, h, c = session.run(None, {"input": window, "h": h, "c": c})
         expected.append(float(np.asarray(out).reshape(-1)[0]))
-    assert np.allclose(detector().probabilities([audio]), expected, atol=1e-4)
+    assert np.allclose(detector().probabilities(audio), expected, atol=1e-4)
 
 
 def test_no_audio_is_no_probabilities() -> None:
-    assert detector().probabilities([]).size == 0
+    assert detector().probabilities(np.zeros(0, np.float32)).size == 0
 
 
 def test_detection_stops_between_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

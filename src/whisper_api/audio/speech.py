@@ -21,7 +21,7 @@ from whisper_api.types import SAMPLE_RATE, Audio, Options, VadOptions, Waveform,
 FRAME = 512
 """Samples that get one speech probability (32 ms)."""
 _CONTEXT = 64
-_BLOCK = 2048 * FRAME  # samples read at a time: 65 s
+_BLOCK = 512 * FRAME  # samples read at a time: 16 s
 _HYSTERESIS = 0.15
 _NEARLY_FULL = 5 / 6
 _HEAD = 64 * FRAME  # 2 s
@@ -45,8 +45,8 @@ class Activity:
     @classmethod
     def silent(cls, samples: int) -> Activity:
         """Nothing heard in so many samples."""
-        zeros = np.zeros(-(-samples // FRAME), np.float32)
-        return cls(zeros, zeros)
+        frames = -(-samples // FRAME)
+        return cls(np.zeros(frames, np.float32), np.zeros(frames, np.float32))
 
 
 class SpeechDetector:
@@ -70,19 +70,19 @@ class SpeechDetector:
         )
 
     def probabilities(
-        self, blocks: Iterable[Audio], cancelled: Callable[[], bool] = lambda: False
+        self, audio: Audio, *, block: int = _BLOCK, cancelled: Callable[[], bool] = lambda: False
     ) -> Values:
-        """Speech probability of every frame of ``FRAME`` samples.
+        """Speech probability of every frame of ``FRAME`` samples of audio in memory.
 
-        ``blocks`` hold whole frames each, except that the last may end early; how the audio
-        is divided into blocks does not change the result.
+        ``block`` (samples, a multiple of ``FRAME``) does not change the result.
 
         Raises:
             Cancelled: ``cancelled()`` became true between two blocks.
         """
-        found = [np.zeros(0, np.float32)]
-        found += self._block_probabilities(blocks, cancelled)
-        return np.concatenate(found)
+        blocks = (audio[at : at + block] for at in range(0, audio.size, block))
+        activity = Activity.silent(audio.size)
+        self._hear(blocks, activity, cancelled)
+        return activity.speech
 
     def find_speech(
         self,
@@ -103,22 +103,28 @@ class SpeechDetector:
         Raises:
             Cancelled: ``cancelled()`` became true between two blocks.
         """
-        energy: list[Values] = [np.zeros(0, np.float32)]
-        speech = self.probabilities(_tapped(read_blocks(waveform), energy), cancelled)
+        activity = Activity.silent(waveform.samples)
+        self._hear(read_blocks(waveform), activity, cancelled)
         # The detector starts deaf: a word at the very start, such as a lone digit cut to its
         # sound, is heard only by one that has already listened for a moment.
         head = _frames(waveform.read(0, _HEAD))
-        again = self.probabilities([np.vstack([head, _PAUSE, head]).reshape(-1)], cancelled)
-        count = min(len(head), speech.size)
-        speech[:count] = np.maximum(speech[:count], again[len(head) + len(_PAUSE) :][:count])
-        return Activity(speech, np.concatenate(energy))
+        again = self.probabilities(np.vstack([head, _PAUSE, head]).reshape(-1))
+        first = activity.speech[: len(head)]
+        np.maximum(first, again[len(head) + len(_PAUSE) :][: first.size], out=first)
+        return activity
 
-    def _block_probabilities(
-        self, blocks: Iterable[Audio], cancelled: Callable[[], bool]
-    ) -> Iterator[Values]:
+    def _hear(
+        self, blocks: Iterable[Audio], activity: Activity, cancelled: Callable[[], bool]
+    ) -> None:
+        """Fill ``activity`` from blocks of whole frames (the last may end early).
+
+        The results have their place from the start: were each block's kept by itself, these
+        small arrays would hold the freed memory of the large ones apart for hours of audio.
+        """
         h: Any = np.zeros((1, 1, 128), np.float32)
         c: Any = np.zeros((1, 1, 128), np.float32)
         before = np.zeros(_CONTEXT, np.float32)
+        at = 0
         for block in blocks:
             if cancelled():
                 raise Cancelled
@@ -127,7 +133,10 @@ class SpeechDetector:
             before = frames[-1, -_CONTEXT:].copy()
             inputs = np.concatenate([heads, frames], axis=1)
             out, h, c = self._session.run(None, {"input": inputs, "h": h, "c": c})
-            yield np.asarray(out, np.float32).reshape(-1)
+            here = slice(at, at + len(frames))
+            activity.speech[here] = np.asarray(out).reshape(-1)
+            activity.energy[here] = _energy(frames)
+            at += len(frames)
 
 
 def plan_windows(
@@ -216,26 +225,21 @@ def _frames(block: Audio) -> Audio:
     return np.pad(block, (0, -block.size % FRAME)).reshape(-1, FRAME)
 
 
-def _energy(block: Audio) -> Values:
-    return np.asarray(np.mean(np.square(_frames(block)), axis=1), np.float32)
-
-
-def _tapped(blocks: Iterable[Audio], energy: list[Values]) -> Iterator[Audio]:
-    """The blocks, their energies noted as they pass."""
-    for block in blocks:
-        energy.append(_energy(block))
-        yield block
+def _energy(frames: Audio) -> Values:
+    return np.asarray(np.mean(np.square(frames), axis=1), np.float32)
 
 
 def _loudness(waveform: Waveform, cancelled: Callable[[], bool]) -> Activity:
     """Energy alone, for a caller who does not trust the detector."""
-    found = [np.zeros(0, np.float32)]
+    activity = Activity.silent(waveform.samples)
+    at = 0
     for block in read_blocks(waveform):
         if cancelled():
             raise Cancelled
-        found.append(_energy(block))
-    energy = np.concatenate(found)
-    return Activity(np.zeros_like(energy), energy)
+        frames = _frames(block)
+        activity.energy[at : at + len(frames)] = _energy(frames)
+        at += len(frames)
+    return activity
 
 
 def _model_path() -> Path:
