@@ -1,0 +1,325 @@
+"""Decode workers that hang, die, are cancelled or replaced, and what they may not do."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.media import make, tone
+
+from whisper_api.audio.decode import Decoder
+from whisper_api.audio.scratch import Scratch
+from whisper_api.audio.slots import Job
+from whisper_api.audio.worker import answer
+from whisper_api.config import Settings
+from whisper_api.errors import (
+    AudioTooLong,
+    CapacityError,
+    DecoderCrashed,
+    ShuttingDown,
+    UndecodableAudio,
+)
+from whisper_api.types import AudioFile, Options, Waveform
+
+LIMITS: dict[str, Any] = {"max_duration_s": 60, "decode_memory_mb": 512, "decode_timeout_s": 20}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("decode")
+
+
+@pytest.fixture(scope="module")
+def decoder(root: Path) -> Iterator[Decoder]:
+    decoder = Decoder(Settings(data_dir=root, **LIMITS))
+    decoder.start()
+    yield decoder
+    decoder.close()
+
+
+@pytest.fixture
+def scratch(root: Path) -> Iterator[Scratch]:
+    with Scratch.create(root) as scratch:
+        yield scratch
+
+
+def own(**settings: Any) -> Decoder:
+    return Decoder(Settings(**{**LIMITS, "decode_workers": 1, **settings}))
+
+
+def on_disk(scratch: Scratch, data: bytes) -> AudioFile:
+    path = scratch.unique("upload")
+    path.write_bytes(data)
+    return AudioFile(path, "x", len(data), "", "", "", "", None)
+
+
+async def decode(decoder: Decoder, scratch: Scratch, data: bytes, **options: Any) -> Waveform:
+    return await decoder.decode(on_disk(scratch, data), scratch, Options(**options))
+
+
+async def hang(decoder: Decoder, scratch: Scratch, limit: float = 20) -> Job:
+    """A job that waits for bytes that never come: its source is a pipe."""
+    pipe = scratch.unique("pipe")
+    os.mkfifo(pipe)
+    job = Job({"op": "probe", "source": str(pipe)}, limit, light=True)
+    decoder.start()
+    decoder._queue.put(job)
+    for _ in range(2000):
+        if job.started:
+            await asyncio.sleep(0.02)
+            return job
+        await asyncio.sleep(0.005)
+    raise AssertionError("the job never began")
+
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="needs named pipes and signals")
+
+
+@posix
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+async def test_a_killed_worker_costs_one_request(kind: signal.Signals, scratch: Scratch) -> None:
+    decoder = own()
+    try:
+        job = await hang(decoder, scratch)
+        (pid,) = decoder.pids
+        started = time.monotonic()
+        os.kill(pid, kind)
+        assert await asyncio.wrap_future(job.future) is None
+        assert time.monotonic() - started < 1
+        with pytest.raises(UndecodableAudio) as caught:
+            decoder._outcome(job, None)
+        assert caught.value.code == "decoder_crashed"
+        assert (await decode(decoder, scratch, make("wav", tone(1)))).duration == 1
+        assert decoder.pids != [pid]
+    finally:
+        decoder.close()
+
+
+@posix
+async def test_a_hanging_file_is_ended_at_the_limit(scratch: Scratch) -> None:
+    decoder = own()
+    try:
+        job = await hang(decoder, scratch, limit=0.5)
+        assert await asyncio.wrap_future(job.future) is None
+        with pytest.raises(UndecodableAudio, match=r"longer than this server allows") as caught:
+            decoder._outcome(job, None)
+        assert caught.value.code == "decode_timeout"
+        assert (await decode(decoder, scratch, make("wav", tone(1)))).duration == 1
+    finally:
+        decoder.close()
+
+
+@posix
+async def test_cancelling_kills_the_work_before_it_returns(scratch: Scratch) -> None:
+    decoder = own()
+    try:
+        pipe = scratch.unique("pipe")
+        os.mkfifo(pipe)
+        await decode(decoder, scratch, make("wav", tone(1)))
+        (pid,) = decoder.pids
+        task = asyncio.create_task(decoder.probe(pipe))
+        await asyncio.sleep(0.2)
+        started = time.monotonic()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert time.monotonic() - started < 1
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+        assert (await decode(decoder, scratch, make("wav", tone(1)))).duration == 1
+    finally:
+        decoder.close()
+
+
+@posix
+async def test_cancelled_while_waiting_never_runs(scratch: Scratch) -> None:
+    decoder = own()
+    try:
+        await hang(decoder, scratch)
+        waiting = asyncio.create_task(decode(decoder, scratch, make("wav", tone(1))))
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert list(scratch.folder.glob("pcm*")) == []
+    finally:
+        decoder.close()
+
+
+@posix
+async def test_close_answers_everyone(scratch: Scratch) -> None:
+    decoder = own()
+    running = await hang(decoder, scratch)
+    waiting = asyncio.create_task(decode(decoder, scratch, make("wav", tone(1))))
+    await asyncio.sleep(0.05)
+    pids = decoder.pids
+    await asyncio.to_thread(decoder.close)
+    with pytest.raises(ShuttingDown):
+        await waiting
+    assert await asyncio.wrap_future(running.future) is None
+    with pytest.raises(ShuttingDown):
+        decoder._outcome(running, None)
+    with pytest.raises(ShuttingDown):
+        await decode(decoder, scratch, make("wav", tone(1)))
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+@posix
+async def test_long_files_leave_a_slot_for_short_ones(scratch: Scratch) -> None:
+    decoder = own(decode_workers=2)
+    try:
+        pipe = scratch.unique("pipe")
+        os.mkfifo(pipe)
+        decoder.start()
+        for _ in range(3):
+            decoder._queue.put(Job({"op": "probe", "source": str(pipe)}, 20, light=False))
+        await asyncio.sleep(0.1)
+        started = time.monotonic()
+        assert (await decode(decoder, scratch, make("wav", tone(1)))).duration == 1
+        assert time.monotonic() - started < 5
+    finally:
+        decoder.close()
+
+
+async def test_workers_are_replaced_after_their_files(scratch: Scratch) -> None:
+    decoder = own(decode_recycle=2)
+    try:
+        seen = []
+        for _ in range(4):
+            await decode(decoder, scratch, make("wav", tone(0.2)))
+            for _ in range(1000):
+                if decoder.pids:
+                    break
+                await asyncio.sleep(0.005)
+            seen += decoder.pids
+        assert len(set(seen)) >= 2
+    finally:
+        decoder.close()
+
+
+async def test_a_worker_that_cannot_start_is_our_fault(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(scratch.path("no-python")))
+    decoder = own()
+    try:
+        with pytest.raises(DecoderCrashed):
+            await decode(decoder, scratch, make("wav", tone(1)))
+    finally:
+        decoder.close()
+
+
+def of_process(pid: int, name: str) -> bytes:
+    return Path(f"/proc/{pid}/{name}").read_bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_workers_are_limited_and_know_no_secrets(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WHISPER_API_API_KEYS", "secret-key")
+    decoder = own(decode_memory_mb=512)
+    try:
+        await decode(decoder, scratch, make("wav", tone(1)))
+        (pid,) = decoder.pids
+        limits = of_process(pid, "limits").decode()
+        assert f"Max address space         {512 << 20}" in limits
+        assert "Max core file size        0" in limits
+        cpu = next(line.split()[3] for line in limits.splitlines() if line.startswith("Max cpu"))
+        assert 0 < int(cpu) < 200
+        assert b"secret-key" not in of_process(pid, "environ")
+    finally:
+        decoder.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "reply"),
+    [
+        (MemoryError(), {"error": "UndecodableAudio", "code": "decode_memory"}),
+        (OSError(errno.ENOSPC, "full"), {"error": "storage_full"}),
+        (OSError(errno.EIO, "broken"), {"error": "UndecodableAudio", "code": "undecodable_audio"}),
+        (IndexError("x"), {"error": "UndecodableAudio", "detail": "IndexError: x"}),
+        (AudioTooLong("long"), {"error": "AudioTooLong", "message": "long"}),
+    ],
+)
+def test_whatever_goes_wrong_is_a_plain_answer(error: Exception, reply: dict[str, str]) -> None:
+    def job(request: dict[str, Any]) -> dict[str, Any]:
+        raise error
+
+    given = answer({"decode": job}, {"op": "decode"})
+    assert reply.items() <= given.items()
+
+
+async def test_a_full_disk_is_not_the_callers_fault() -> None:
+    decoder = own()
+    with pytest.raises(CapacityError, match="disk is full"):
+        decoder._outcome(Job({}, 1, light=True), {"error": "storage_full"})
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from whisper_api.audio.decode import Decoder
+from whisper_api.config import Settings
+decoder = Decoder(Settings(data_dir=Path(sys.argv[1])))
+decoder.start()
+while len(decoder.pids) < 2 or not all(slot._worker for slot in decoder._slots):
+    time.sleep(0.01)
+print(*decoder.pids, flush=True)
+time.sleep(60)
+"""
+
+
+@posix
+async def test_workers_die_with_their_parent(root: Path) -> None:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CHILD, str(root), stdout=asyncio.subprocess.PIPE
+    )
+    assert child.stdout is not None
+    pids = [int(pid) for pid in (await child.stdout.readline()).split()]
+    assert len(pids) == 2
+    child.kill()
+    await child.wait()
+    for pid in pids:
+        for _ in range(200):
+            if not alive(pid):
+                break
+            await asyncio.sleep(0.02)
+        assert not alive(pid)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        # An orphan that nobody collects stays as a zombie; it is dead all the same.
+        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+async def test_the_event_loop_goes_on_meanwhile(decoder: Decoder, scratch: Scratch) -> None:
+    longest, done = 0.0, asyncio.Event()
+
+    async def tick() -> None:
+        nonlocal longest
+        while not done.is_set():
+            before = time.monotonic()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.monotonic() - before)
+
+    data = make("mp3", tone(50))
+    ticking = asyncio.create_task(tick())
+    await asyncio.gather(*(decode(decoder, scratch, data) for _ in range(4)))
+    done.set()
+    await ticking
+    assert longest < 0.25
