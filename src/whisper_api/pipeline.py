@@ -248,8 +248,14 @@ def finish(
         segments=tuple(segments),
         model=plan.model,
         coverage=coverage(waveform, results),
-        warnings=plan.warnings + tuple(w for result in results for w in result.warnings),
+        warnings=plan.warnings + _damage(waveform) + tuple(w for r in results for w in r.warnings),
     )
+
+
+def _damage(waveform: Waveform) -> tuple[str, ...]:
+    if not waveform.damaged:
+        return ()
+    return (f"the file is damaged: {waveform.damaged} packets could not be decoded",)
 
 
 def check_options(engine: Engine, options: Options) -> None:

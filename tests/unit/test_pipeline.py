@@ -16,9 +16,9 @@ from whisper_api.audio.scratch import Scratch
 from whisper_api.config import Settings
 from whisper_api.engines.fake import MARKER_SAMPLES, FakeEngine, make_marker
 from whisper_api.errors import InvalidOption, Overloaded
-from whisper_api.pipeline import elect
+from whisper_api.pipeline import elect, finish
 from whisper_api.runtime import Runtime, open_runtime
-from whisper_api.types import SAMPLE_RATE, Options, Transcript, VadOptions
+from whisper_api.types import SAMPLE_RATE, Options, Plan, Transcript, VadOptions, Waveform
 
 RATE = SAMPLE_RATE
 PLAIN = Options(language="en", vad=VadOptions(enabled=False))
@@ -93,6 +93,13 @@ async def test_language_is_voted_among_candidates(runtime: Runtime, tmp_path: Pa
     assert detected.language_probability == pytest.approx(0.9)
     chosen = await runtime.transcribe_path(path, Options(vad=vad, languages=("ru", "de")))
     assert chosen.language == "ru"
+
+
+def test_damage_is_told(tmp_path: Path) -> None:
+    plan = Plan("m", PLAIN, 1.0, "en", 1.0, (), (), (), 0)
+    whole, damaged = (Waveform(tmp_path / "pcm", RATE, damaged=n) for n in (0, 3))
+    assert finish(plan, whole, [], []).warnings == ()
+    assert "3 packets" in finish(plan, damaged, [], []).warnings[0]
 
 
 def test_elect_weighs_windows() -> None:
