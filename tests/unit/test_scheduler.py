@@ -227,6 +227,8 @@ async def test_replicas_run_at_the_same_time() -> None:
     async with scheduler.admit() as ticket:
         ticket.bind(engine)
         await asyncio.gather(decode(ticket, 1), decode(ticket, 2))
+    assert [call.size for call in engine.calls] == [1, 1]
+    assert not both.broken
     await scheduler.close()
 
 
