@@ -332,3 +332,8 @@ def test_the_bundled_model_speaks_of_its_languages_only(bundled: Engine) -> None
     probabilities = bundled.detect([("d", sound(2))])[0]
     assert set(probabilities) == set(bundled.info.languages)
     assert sum(probabilities.values()) == pytest.approx(1, abs=1e-3)
+
+
+def test_thresholds_are_read_under_both_names() -> None:
+    read = read_thresholds({"log_prob_threshold": -0.7, "no_speech": 0.4, "other": 1})
+    assert (read.log_prob, read.no_speech, read.compression_ratio) == (-0.7, 0.4, 2.4)

@@ -100,7 +100,9 @@ class CTranslate2Engine:
         tokenizer = WhisperTokenizer.from_file(files.path / "tokenizer.json", files.vocabulary_size)
         info = _info(files, place, tokenizer)
         with _as_engine_errors(loading=files.id):
-            return cls(open_model, ctranslate2, tokenizer, info, read_thresholds(files.decoding))
+            small = (files.path / "model.bin").stat().st_size <= _REOPEN_BYTES
+            thresholds = read_thresholds(files.decoding)
+            return cls(open_model, ctranslate2, tokenizer, info, thresholds, small)
 
     @property
     def info(self) -> EngineInfo:
@@ -310,12 +312,12 @@ class CTranslate2Engine:
 
 
 def read_thresholds(said: Mapping[str, Any]) -> Thresholds:
-    """A manifest's ``decoding``: known names only, lists as tuples."""
+    """A manifest's ``decoding``: known names, also with ``_threshold`` behind; lists as tuples."""
     known = {field.name for field in fields(Thresholds)}
     values: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value
+        name: tuple(value) if isinstance(value, list) else value
         for key, value in said.items()
-        if key in known
+        if (name := key.removesuffix("_threshold")) in known
     }
     return Thresholds(**values)
 
