@@ -1,0 +1,57 @@
+"""Which model runs on what, and how it decodes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from whisper_api.config.kinds import Section
+
+
+class ModelSettings(Section):
+    """The model, its engine and its hardware."""
+
+    model_path: str = "bundled"
+    """``bundled``, a model name such as ``small``, a hub name, or a folder."""
+    engine: str = "auto"
+    """``auto``, an engine's name, or ``module:Class``."""
+    device: Annotated[
+        str,
+        Field(
+            pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+            json_schema_extra={"limits": "auto, cpu, mps, cuda or cuda:N"},
+        ),
+    ] = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    device_id: Annotated[int, Field(ge=0, le=63)] | None = None
+    """Which accelerator, where there are several; none takes the emptiest."""
+    compute_type: str = "auto"
+    """Number format of the weights in use: ``auto``, ``int8``, ``float16``, ``float32`` or more."""
+    offline: bool = False
+    """Never ask the model hub for anything."""
+    cpu_threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Threads of each CPU replica; 0 chooses."""
+    replicas: Annotated[int, Field(ge=0, le=64)] = 0
+    """Batches decoded at the same time; 0 chooses."""
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Most windows in one batch."""
+
+
+class DecodingSettings(Section):
+    """How speech becomes text when a request does not say."""
+
+    language: Annotated[
+        str, Field(json_schema_extra={"limits": "auto, an ISO code or an English name"})
+    ] = "auto"
+    """Language of the speech when a request names none: a code, an English name, or ``auto``."""
+    temperature: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Sampling temperature when a request names none; 0 (and up to 0.01) is the fallback ladder."""
+    beam_size: Annotated[int, Field(ge=1, le=20)] = 5
+    """Width of the beam search."""
+    max_new_tokens: Annotated[int, Field(ge=8, le=448)] = 448
+    """Most tokens written for one window."""
+    chunk_length_s: Annotated[float, Field(ge=1, le=30)] = 30
+    """Longest window in seconds."""
+    return_timestamps: bool = False
+    """Whether ``json`` answers carry segments when a request does not say."""

@@ -1,0 +1,22 @@
+"""How much may wait and run at the same time."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from whisper_api.config.kinds import Section
+
+
+class QueueSettings(Section):
+    """Limits of the queue."""
+
+    max_queued_seconds: Annotated[float, Field(ge=30, le=10_000_000)] = 36_000
+    """Seconds of audio that may wait; beyond it requests get 429 with ``Retry-After``."""
+    max_concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] = 256
+    """Transcription requests held at the same time; beyond it 429."""
+    max_batch_seconds: Annotated[float, Field(ge=0.1, le=600)] = 8
+    """Longest measured time a batch may run while another lane waits."""
+    request_timeout_s: Annotated[float, Field(ge=1, le=604_800)] = 86_400
+    """Longest time one request may take altogether."""

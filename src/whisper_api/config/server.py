@@ -1,0 +1,48 @@
+"""Where the server listens, logs and keeps its files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from whisper_api.config.kinds import FilePath, Section, Texts
+
+
+def default_data_dir() -> Path:
+    """The folder for models, scratch files and state when no setting names one."""
+    if os.name == "nt" and (local := os.environ.get("LOCALAPPDATA")):
+        return Path(local) / "whisper-api"
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "whisper-api"
+
+
+class RequestLogging(Section):
+    """The access log."""
+
+    exclude_endpoints: Texts = ("/health", "/metrics")
+    """Paths whose requests are not logged."""
+
+
+class ServerSettings(Section):
+    """The process and its address."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 serves every network the machine is in."""
+    service_port: Annotated[int, Field(ge=0, le=65535)] = 5042
+    """TCP port; 0 takes a free one."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least severe level that is logged."""
+    log_file: FilePath | None = None
+    """File that the log is written to as well."""
+    request_logging: RequestLogging = RequestLogging()
+    """The access log."""
+    drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 25
+    """How long running requests may take to finish after a stop signal."""
+    data_dir: FilePath = Field(
+        default_factory=default_data_dir,
+        json_schema_extra={"default": "whisper-api in the user's data folder"},
+    )
+    """Folder for converted models, scratch files and state."""
