@@ -34,6 +34,19 @@ class Lane(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sent a request; what they leave behind (tasks, history, audio) is theirs alone."""
+
+    key: str = ""  #: id of the API key, never the key itself; empty where no keys are set
+    name: str = "everybody"  #: the key's name, for people
+    admin: bool = True  #: whether they may see and change what belongs to others
+
+    def may_see(self, owner: str) -> bool:
+        """Whether something left by the key ``owner`` is for their eyes."""
+        return self.admin or self.key == owner
+
+
+@dataclass(frozen=True, slots=True)
 class AudioFile:
     """Audio on disk whose size, name and content were checked; only ``audio.sources`` makes one."""
 

@@ -7,8 +7,10 @@ import hmac
 from collections.abc import Iterable
 
 from pydantic import SecretStr
+from starlette.requests import Request
 
 from whisper_api.errors import AuthenticationFailed
+from whisper_api.types import Caller
 
 OPEN_PATHS = frozenset(
     {
@@ -39,14 +41,14 @@ class KeyCheck:
         """Whether requests need a key at all."""
         return bool(self._digests)
 
-    def check(self, path: str, authorization: str | None) -> None:
-        """Let the request pass or raise.
+    def check(self, path: str, authorization: str | None) -> Caller:
+        """Who the request comes from.
 
         Raises:
             AuthenticationFailed: no key, or a wrong one (code ``invalid_api_key``).
         """
         if not self.required or path in OPEN_PATHS or path.startswith(OPEN_PREFIXES):
-            return
+            return Caller(admin=not self.required)
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             raise AuthenticationFailed(
@@ -56,6 +58,13 @@ class KeyCheck:
         # Every key is looked at, so that time says nothing about which one came near.
         if not sum(hmac.compare_digest(given, known) for known in self._digests):
             raise AuthenticationFailed("The API key is wrong.", code="invalid_api_key")
+        return Caller(key=given.hex()[:16], name="key")
+
+
+def caller_of(request: Request) -> Caller:
+    """Who sent ``request``, as the guard ``ApiKey`` found."""
+    caller: Caller = request.state.caller
+    return caller
 
 
 def _digest(key: str) -> bytes:

@@ -255,7 +255,8 @@ class ApiKey:
             AuthenticationFailed: no key or a wrong one.
         """
         if scope["type"] == "http":
-            self._keys.check(scope["path"], Headers(scope=scope).get("authorization"))
+            caller = self._keys.check(scope["path"], Headers(scope=scope).get("authorization"))
+            scope.setdefault("state", {})["caller"] = caller
         await self.app(scope, receive, send)
 
 

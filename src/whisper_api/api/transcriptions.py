@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from time import perf_counter
@@ -12,10 +11,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from whisper_api import formats
-from whisper_api.api import schemas, sse
-from whisper_api.api.forms import read_json, read_upload, take_text
-from whisper_api.api.json_stream import read_base64
-from whisper_api.api.options import AudioRequest, Fields, parse_request
+from whisper_api.api import bodies, schemas, sse
+from whisper_api.api.options import AudioRequest, parse_request
 from whisper_api.audio.scratch import Scratch
 from whisper_api.errors import RequestTimedOut
 from whisper_api.pipeline import Update
@@ -25,21 +22,10 @@ from whisper_api.types import AudioFile, Task, Transcript
 router = APIRouter(tags=["Audio"])
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A request's fields, and how to get at its audio once they are known to be good."""
-
-    fields: Fields
-    fetch: Callable[[], Awaitable[AudioFile]]
-
-
-Reader = Callable[[Request, Runtime, Scratch], Awaitable[Source]]
-
-
 @router.post("/v1/audio/transcriptions", summary="Audio -> text", **schemas.upload("Transcription"))
 async def transcriptions(request: Request) -> Response:
     """OpenAI's transcription endpoint, for every model and with streaming."""
-    return await serve(request, from_upload, "transcribe")
+    return await serve(request, bodies.from_upload, "transcribe")
 
 
 @router.post(
@@ -49,7 +35,7 @@ async def transcriptions(request: Request) -> Response:
 )
 async def transcriptions_multipart(request: Request) -> Response:
     """As ``/v1/audio/transcriptions``."""
-    return await serve(request, from_upload, "transcribe")
+    return await serve(request, bodies.from_upload, "transcribe")
 
 
 @router.post(
@@ -57,7 +43,7 @@ async def transcriptions_multipart(request: Request) -> Response:
 )
 async def translations(request: Request) -> Response:
     """OpenAI's translation endpoint; ``language`` may name the spoken language."""
-    return await serve(request, from_upload, "translate")
+    return await serve(request, bodies.from_upload, "translate")
 
 
 @router.post(
@@ -65,7 +51,7 @@ async def translations(request: Request) -> Response:
 )
 async def transcriptions_url(request: Request) -> Response:
     """Fetch public audio over http(s) and transcribe it."""
-    return await serve(request, from_url, "transcribe")
+    return await serve(request, bodies.from_url, "transcribe")
 
 
 @router.post(
@@ -75,7 +61,7 @@ async def transcriptions_url(request: Request) -> Response:
 )
 async def transcriptions_base64(request: Request) -> Response:
     """Transcribe base64 audio (a data URL will do) inside a JSON object."""
-    return await serve(request, from_base64, "transcribe")
+    return await serve(request, bodies.from_base64, "transcribe")
 
 
 @router.post(
@@ -85,10 +71,10 @@ async def transcriptions_base64(request: Request) -> Response:
 )
 async def transcriptions_local(request: Request) -> Response:
     """Transcribe a file inside the server's ``allowed_directories``."""
-    return await serve(request, from_path, "transcribe")
+    return await serve(request, bodies.from_path, "transcribe")
 
 
-async def serve(request: Request, reader: Reader, task: Task) -> Response:
+async def serve(request: Request, reader: bodies.Reader, task: Task) -> Response:
     """One request from its body to its answer.
 
     Raises:
@@ -117,7 +103,7 @@ class Job:
     """One request whose options are known."""
 
     runtime: Runtime
-    source: Source
+    source: bodies.Source
     asked: AudioRequest
     scratch: Scratch
 
@@ -166,33 +152,3 @@ def render(transcript: Transcript, asked: AudioRequest, seconds: float) -> Respo
             "model": transcript.model,
         }
     return JSONResponse(content)
-
-
-async def from_upload(request: Request, runtime: Runtime, scratch: Scratch) -> Source:
-    """A multipart body."""
-    upload = await read_upload(request, runtime.intake, scratch)
-    return Source(Fields(upload.fields), lambda: runtime.intake.finish(upload.writer))
-
-
-async def from_url(request: Request, runtime: Runtime, scratch: Scratch) -> Source:
-    """A JSON body with ``url``."""
-    body = await read_json(request)
-    url = take_text(body, "url")
-    return Source(Fields.from_json(body), lambda: runtime.intake.from_url(scratch, url))
-
-
-async def from_path(request: Request, runtime: Runtime, scratch: Scratch) -> Source:
-    """A JSON body with ``file_path``."""
-    body = await read_json(request)
-    path = take_text(body, "file_path")
-    return Source(Fields.from_json(body), lambda: runtime.intake.from_path(scratch, path))
-
-
-async def from_base64(request: Request, runtime: Runtime, scratch: Scratch) -> Source:
-    """A JSON body with ``file``; it has to be read whole before its other members are known."""
-    body, file = await read_base64(request, runtime.intake, scratch)
-
-    async def fetch() -> AudioFile:
-        return file
-
-    return Source(Fields.from_json(body), fetch)
