@@ -17,10 +17,16 @@ WhisperApiError
     ModelNotFound
     AuthenticationFailed      no key, or a wrong one
     PermissionRefused         a key that may not do this
+    NotFound                  no such task, upload or record, or another's
+    Conflict                  its state does not allow this
+    ContentTypeRefused        a body of a type that this route does not take
+    ProtocolMismatch          a version of tus that is not spoken here
+    ChecksumMismatch          bytes that are not the announced ones
   CapacityError               try again later
     Overloaded                the queue is full
     ShuttingDown              the server drains
     ModelLoading
+    StorageFull               the disk has no room
   ServerError                 the server's fault
     EngineError               the engine failed on a batch
       EngineOutOfMemory
@@ -145,6 +151,39 @@ class PermissionRefused(RequestError):
     default_code = "permission_denied"
 
 
+class NotFound(RequestError):
+    """There is no such thing here."""
+
+    default_code = "not_found"
+
+
+class Conflict(RequestError):
+    """The present state does not allow this."""
+
+    default_code = "conflict"
+
+
+class ContentTypeRefused(RequestError):
+    """The body has a type that this route does not take."""
+
+    default_param = "Content-Type"
+    default_code = "unsupported_content_type"
+
+
+class ProtocolMismatch(RequestError):
+    """The header Tus-Resumable must say 1.0.0."""
+
+    default_param = "Tus-Resumable"
+    default_code = "unsupported_tus_version"
+
+
+class ChecksumMismatch(RequestError):
+    """The bytes are not those that the checksum was made of; they were dropped."""
+
+    default_param = "Upload-Checksum"
+    default_code = "checksum_mismatch"
+
+
 class CapacityError(WhisperApiError):
     """The server has no room for this now; try again later."""
 
@@ -177,6 +216,16 @@ class ModelLoading(CapacityError):
     """The model is being loaded; try again later."""
 
     default_code = "model_loading"
+
+
+class StorageFull(CapacityError):
+    """The server's disk is full; try again later."""
+
+    default_code = "storage_full"
+
+    def __init__(self, message: str = "", *, retry_after: float = 60.0) -> None:
+        """``retry_after``: as for every ``CapacityError``."""
+        super().__init__(message, retry_after=retry_after)
 
 
 class ServerError(WhisperApiError):

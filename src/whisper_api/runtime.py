@@ -21,6 +21,7 @@ from whisper_api.pipeline import Pipeline
 from whisper_api.pool import Pool
 from whisper_api.scheduler import Scheduler
 from whisper_api.types import Lane, Options, Transcript
+from whisper_api.uploads import UploadStore
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Runtime:
     scheduler: Scheduler
     pool: Pool
     pipeline: Pipeline
+    uploads: UploadStore
     failure: str | None = field(default=None)
     """Why the default model could not be loaded, in words for people."""
     ready: bool = False
@@ -113,6 +115,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             scheduler=scheduler,
             pool=pool,
             pipeline=Pipeline(decoder, detector, pool, scheduler, metrics),
+            uploads=UploadStore(settings),
         )
 
 

@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.types import Scope
 
 from whisper_api import __version__
-from whisper_api.api import errors, models, system, transcriptions
+from whisper_api.api import errors, models, system, transcriptions, uploads
 from whisper_api.api.auth import KeyCheck
 from whisper_api.api.forms import BODY_OVERHEAD, FIELD_LIMIT
 from whisper_api.api.guards import (
@@ -51,6 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.notes = {}
     errors.install(app)
     app.include_router(transcriptions.router)
+    app.include_router(uploads.router)
     app.include_router(models.router)
     app.include_router(system.router)
     app.mount("/web", system.page_files(), name="web")
@@ -88,14 +89,16 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
 def _body_limit(settings: Settings) -> Callable[[str], tuple[int, int]]:
     """For a path: the most bytes of a body, and the limit that the error text names."""
     file = settings.max_file_bytes
-    uploads = ("/v1/audio/transcriptions", "/v1/audio/translations")
+    whole = ("/v1/audio/transcriptions", "/v1/audio/translations")
 
     def limit(path: str) -> tuple[int, int]:
         if path == "/v1/audio/transcriptions/base64":
             # Four characters for three bytes, and line ends or escapes between them.
             return file * 4 // 3 + file // 20 + FIELD_LIMIT, file
-        if path in uploads or path.endswith("/multipart"):
+        if path in whole or path.endswith("/multipart"):
             return file + BODY_OVERHEAD, file
+        if path == "/v1/uploads" or path.startswith("/v1/uploads/"):
+            return file, file
         return FIELD_LIMIT, FIELD_LIMIT
 
     return limit

@@ -20,7 +20,7 @@ from whisper_api.audio.probe import Probe
 from whisper_api.audio.scratch import Scratch
 from whisper_api.audio.slots import Job, JobQueue, Slot
 from whisper_api.config import Settings
-from whisper_api.errors import CapacityError, DecoderCrashed, UndecodableAudio
+from whisper_api.errors import DecoderCrashed, StorageFull, UndecodableAudio
 from whisper_api.types import SAMPLE_RATE, AudioFile, Options, Waveform
 
 _log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class Decoder:
             UndecodableAudio: no audio came out; also for a file that crashed the decoder
                 (``decoder_crashed``), hung it (``decode_timeout``) or needed more memory
                 than the limit (``decode_memory``).
-            CapacityError: the disk is full.
+            StorageFull: the disk is full.
             ShuttingDown: the decoder was closed.
         """
         target = scratch.unique("pcm", ".s16")
@@ -141,9 +141,7 @@ class Decoder:
         if reply.get("detail"):
             _log.info("undecodable audio: %s", reply["detail"])
         if reply.get("error") == "storage_full":
-            raise CapacityError(
-                "The server's disk is full; try again later.", retry_after=60, code="storage_full"
-            )
+            raise StorageFull
         kind = getattr(errors, str(reply.get("error")), UndecodableAudio)
         raise kind(str(reply.get("message", "")), code=reply.get("code"))
 

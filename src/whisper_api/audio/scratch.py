@@ -14,11 +14,12 @@ import os
 import re
 import secrets
 import shutil
-import sys
 import tempfile
 import threading
 from pathlib import Path
 from types import TracebackType
+
+from whisper_api.locks import try_lock
 
 _OWNER = re.compile(r"\d+-[0-9a-f]{12}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -97,7 +98,7 @@ def sweep(root: Path) -> int:
     for lock in sorted(root.glob("*-*.lock")):
         if not _OWNER.fullmatch(lock.stem) or (mine and mine.lock == lock):
             continue
-        handle = _try_lock(lock)
+        handle = try_lock(lock)
         if handle is not None:
             removed += _remove_owner(root / lock.stem, lock)
             os.close(handle)
@@ -122,7 +123,7 @@ class _Owner:
             name = f"{self.pid}-{secrets.token_hex(6)}"
             self.folder, self.lock = root / name, root / f"{name}.lock"
             os.close(os.open(self.lock, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-            handle = _try_lock(self.lock, ours=True)
+            handle = try_lock(self.lock, ours=True)
             # A sweep between the creation and the lock may have taken the file away.
             if handle is not None and self.lock.exists():
                 self.handle = handle
@@ -143,35 +144,3 @@ def _process_folder(root: Path) -> Path:
         if owner is None or owner.pid != os.getpid() or not owner.lock.exists():
             owner = _owners[_key(root)] = _Owner(root)
         return owner.folder
-
-
-def _try_lock(path: Path, *, ours: bool = False) -> int | None:
-    """An open handle that holds the lock; None when another process has it.
-
-    Where the file system has no locks, our own claim still succeeds and every other counts
-    as alive.
-    """
-    try:
-        handle = os.open(path, os.O_RDWR)
-    except OSError:
-        return None
-    try:
-        _lock(handle)
-    except OSError:
-        if ours:
-            return handle
-        os.close(handle)
-        return None
-    return handle
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(handle: int) -> None:
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-else:
-    import fcntl
-
-    def _lock(handle: int) -> None:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

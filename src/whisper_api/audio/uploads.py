@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from whisper_api.audio.media import display_name
-from whisper_api.errors import CapacityError, FileTooLarge, InvalidOption
+from whisper_api.errors import FileTooLarge, InvalidOption, StorageFull
 
 PORTION = 1 << 18
 """Bytes collected before they go to a thread."""
 _LONGEST_HEAD = 256
 _DATA_URL = re.compile(rb"data:[^,]{0,240};base64,", re.IGNORECASE)
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What a disk without room says; the last where a process may write no larger files."""
 _STANDARD = bytes.maketrans(b"-_", b"+/")  # the URL-safe alphabet is taken as well
 
 
@@ -38,7 +39,7 @@ class UploadWriter:
 
         Raises:
             FileTooLarge: the file would pass its limit; nothing more is written.
-            CapacityError: the disk is full.
+            StorageFull: the disk is full.
         """
         self.size += len(data)
         if self.size > self._limit:
@@ -49,22 +50,22 @@ class UploadWriter:
         try:
             self._file.write(data)
         except OSError as error:
-            if error.errno in _DISK_FULL:
-                raise storage_full() from error
+            if error.errno in DISK_FULL:
+                raise StorageFull from error
             raise
 
     def close(self) -> None:
         """Close the file; idempotent.
 
         Raises:
-            CapacityError: the disk is full.
+            StorageFull: the disk is full.
         """
         file, self._file = self._file, None
         if file is not None:
             try:
                 file.close()
             except OSError as error:
-                raise storage_full() from error
+                raise StorageFull from error
 
     @property
     def digest(self) -> str:
@@ -136,10 +137,3 @@ def _not_base64() -> InvalidOption:
 def too_large(limit: int) -> FileTooLarge:
     """The error for more than ``limit`` bytes."""
     return FileTooLarge(f"Maximum content size limit ({limit} bytes) exceeded.")
-
-
-def storage_full() -> CapacityError:
-    """The error for a disk without room."""
-    return CapacityError(
-        "The server's disk is full; try again later.", retry_after=60, code="storage_full"
-    )

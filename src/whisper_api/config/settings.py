@@ -15,6 +15,7 @@ from whisper_api.config.decoding import DecodingSettings, ModelSettings
 from whisper_api.config.queue import QueueSettings
 from whisper_api.config.records import RecordSettings
 from whisper_api.config.server import ServerSettings
+from whisper_api.config.tasks import TaskSettings
 from whisper_api.errors import WhisperApiError
 from whisper_api.languages import parse_language
 from whisper_api.setting_docs import SettingDoc, describe_model
@@ -25,6 +26,7 @@ ENV_PREFIX = "WHISPER_API_"
 # Fields of the last base come first: read the list from below.
 class Settings(
     RecordSettings,
+    TaskSettings,
     QueueSettings,
     SpeechSettings,
     InputSettings,
@@ -106,6 +108,7 @@ SECTIONS = {
     "file_validation": "Inputs and their limits",
     "vad": "Speech detection",
     "max_queued_seconds": "Queue",
+    "task_concurrency": "Tasks, uploads in parts, webhooks",
     "enable_history": "History and old keys",
 }
 """The setting that opens each section -> the section's title."""
