@@ -122,7 +122,8 @@ def server(folder: Path, model: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def http(url: str, language: str) -> Contestant:
     """The server, as a client uses it."""
-    client = httpx.Client(timeout=None)
+    # Rounds repeat the same files: no answer may come from the cache.
+    client = httpx.Client(timeout=None, headers={"cache-control": "no-store"})
 
     def run(path: Path) -> None:
         with path.open("rb") as file:

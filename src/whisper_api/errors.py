@@ -15,6 +15,7 @@ WhisperApiError
     UrlFailed                 a URL that could not be fetched
     PathRefused               a server path outside the allowed directories
     ModelNotFound
+    DeadlineExceeded          slower than the caller said it would wait; may go on with a retry
     AuthenticationFailed      no key, or a wrong one
     PermissionRefused         a key that may not do this
     NotFound                  no such task, upload or record, or another's
@@ -139,6 +140,12 @@ class ModelNotFound(RequestError):
 
     default_param = "model"
     default_code = "model_not_found"
+
+
+class DeadlineExceeded(RequestError):
+    """The transcript did not come before the client's own read timeout."""
+
+    default_code = "deadline_exceeded"
 
 
 class AuthenticationFailed(RequestError):

@@ -28,6 +28,9 @@ MEDIA_TYPES: dict[Format, str] = {
     "vtt": "text/plain; charset=utf-8",
 }
 
+JSON: frozenset[Format] = frozenset({"json", "verbose_json"})
+"""The formats in which white space may come before the answer."""
+
 _KEPT = "'%&#@"
 """Characters that Unicode calls punctuation but that belong to a word."""
 

@@ -60,6 +60,17 @@ class Metrics:
             "Voiced spans decoded again because no text covered them.",
             registry=r,
         )
+        self.reuse = Counter(
+            "whisper_reuse",
+            "Requests by what was there already: miss, hit (a result), joined, resumed.",
+            ["outcome"],
+            registry=r,
+        )
+        self.cache_bytes = Gauge(
+            "whisper_result_cache_bytes",
+            "Memory of kept results and of windows kept for retries, about.",
+            registry=r,
+        )
         self.uptime = Gauge(
             "whisper_start_time_seconds", "Unix time at which the server started.", registry=r
         )
@@ -74,6 +85,10 @@ class Metrics:
     def observe_load(self, model: str) -> None:
         """Note that ``model`` was loaded into memory."""
         self.model_loads.labels(model=model).inc()
+
+    def follow_cache(self, size: Callable[[], float]) -> None:
+        """Show ``size`` (bytes), asked at each scrape."""
+        self.cache_bytes.set_function(size)
 
     def follow_queue(self, waiting: Callable[[], Mapping[str, float]]) -> None:
         """Show ``waiting`` (lane -> queued seconds of audio), asked at each scrape."""

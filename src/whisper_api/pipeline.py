@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
 from typing import TypeVar
@@ -57,6 +57,18 @@ class Update:
     done: float  #: audio seconds behind us
     total: float  #: audio seconds altogether
     transcript: Transcript | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Progress:
+    """How far a request came. Given to ``stream`` again, the work goes on from there.
+
+    Good for the same bytes and options only: windows are sample offsets of that audio.
+    """
+
+    plan: Plan | None = None
+    results: list[WindowResult] = field(default_factory=list)
+    """The decoded windows, a head of ``plan.windows``."""
 
 
 class Pipeline:
@@ -107,12 +119,15 @@ class Pipeline:
         *,
         model: str | None = None,
         lane: Lane = Lane.INTERACTIVE,
+        progress: Progress | None = None,
     ) -> AsyncGenerator[Update, None]:
         """Segments window by window, in order, then the transcript. Close it to cancel.
 
-        Raises the same as ``transcribe``; everything about the request itself is raised before
-        the first update.
+        ``progress`` is kept up to date; windows that it has already are yielded again, but not
+        decoded again. Raises the same as ``transcribe``; everything about the request itself is
+        raised before the first update.
         """
+        progress = progress if progress is not None else Progress()
         async with (
             self._scheduler.admit(lane, file.duration or 0.0) as ticket,
             self._pool.lease(model) as engine,
@@ -121,18 +136,26 @@ class Pipeline:
             ticket.bind(engine)
             with self._timed("decode"):
                 waveform = await self._decoder.decode(file, scratch, options)
-            plan = await self.plan(file, waveform, options, engine, ticket)
-            ticket.resize(sum(window.duration for window in plan.windows))
-            results: list[WindowResult] = []
+            plan = progress.plan or await self.plan(file, waveform, options, engine, ticket)
+            progress.plan = plan
+            todo = plan.windows[len(progress.results) :]
+            ticket.resize(sum(window.duration for window in todo))
+            before = _behind(waveform, progress)
             segments: list[Segment] = []
-            async with aclosing(self.run(plan, waveform, plan.windows, engine, ticket)) as run:
+
+            def update(result: WindowResult) -> Update:
+                fresh = window_segments(waveform, result, first_id=len(segments))
+                segments.extend(fresh)
+                return Update(tuple(fresh), waveform.seconds(result.window.stop), plan.duration)
+
+            for result in tuple(progress.results):
+                yield update(result)
+            async with aclosing(self.run(plan, waveform, todo, engine, ticket)) as run:
                 async for result in run:
-                    fresh = window_segments(waveform, result, first_id=len(segments))
-                    results.append(result)
-                    segments += fresh
-                    yield Update(tuple(fresh), waveform.seconds(result.window.stop), plan.duration)
-            transcript = finish(plan, waveform, results, segments)
-            self._metrics.audio_seconds.inc(plan.duration)
+                    progress.results.append(result)
+                    yield update(result)
+            transcript = finish(plan, waveform, progress.results, segments)
+            self._metrics.audio_seconds.inc(plan.duration - before)
             yield Update((), plan.duration, plan.duration, transcript)
 
     async def plan(
@@ -250,6 +273,11 @@ def finish(
         coverage=coverage(waveform, results),
         warnings=plan.warnings + _damage(waveform) + tuple(w for r in results for w in r.warnings),
     )
+
+
+def _behind(waveform: Waveform, progress: Progress) -> float:
+    """Seconds of audio that need no more work."""
+    return waveform.seconds(progress.results[-1].window.stop) if progress.results else 0.0
 
 
 def _damage(waveform: Waveform) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from whisper_api.audio.sources import Intake
 from whisper_api.audio.speech import SpeechDetector
 from whisper_api.config import Settings
 from whisper_api.errors import ShuttingDown, WhisperApiError
+from whisper_api.jobs import Jobs
 from whisper_api.metrics import Metrics
 from whisper_api.models import ModelStore
 from whisper_api.pipeline import Pipeline
@@ -39,6 +40,7 @@ class Runtime:
     pool: Pool
     pipeline: Pipeline
     uploads: UploadStore
+    jobs: Jobs
     failure: str | None = field(default=None)
     """Why the default model could not be loaded, in words for people."""
     ready: bool = False
@@ -106,6 +108,9 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         stack.push_async_callback(pool.close)
         stack.push_async_callback(scheduler.close)
         detector = await asyncio.to_thread(SpeechDetector)
+        pipeline = Pipeline(decoder, detector, pool, scheduler, metrics)
+        jobs = Jobs(settings, pipeline, metrics)
+        stack.push_async_callback(jobs.close)
         yield Runtime(
             settings=settings,
             metrics=metrics,
@@ -114,8 +119,9 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             intake=Intake(settings, decoder),
             scheduler=scheduler,
             pool=pool,
-            pipeline=Pipeline(decoder, detector, pool, scheduler, metrics),
             uploads=UploadStore(settings),
+            pipeline=pipeline,
+            jobs=jobs,
         )
 
 

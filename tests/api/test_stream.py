@@ -15,7 +15,6 @@ from tests.conftest import MakeWav
 from whisper_api.api import sse
 from whisper_api.api.options import Fields, parse_request
 from whisper_api.config import Settings
-from whisper_api.errors import EngineError
 from whisper_api.pipeline import Update
 from whisper_api.types import Segment, Transcript
 
@@ -143,32 +142,6 @@ def joined(shape: str, texts: list[str]) -> tuple[str, str]:
 async def test_deltas_add_up_with_odd_spaces(shape: str, texts: list[str]) -> None:
     deltas, done = joined(shape, texts)
     assert deltas == done
-
-
-async def test_feed_passes_errors_on_and_cancels_its_job() -> None:
-    ended = asyncio.Event()
-
-    async def job() -> Any:
-        try:
-            yield Update((), 1, 2)
-            await asyncio.sleep(60)
-        finally:
-            ended.set()
-
-    feed = sse.Feed(job(), 60)
-    assert await feed.next(1) is not None
-    assert await feed.next(0.01) is None
-    await feed.close()
-    assert ended.is_set()
-
-    async def failing() -> Any:
-        raise EngineError("no")
-        yield
-
-    feed = sse.Feed(failing(), 60)
-    with pytest.raises(EngineError):
-        await feed.next(1)
-    await feed.close()
 
 
 async def test_leaving_cancels_the_work() -> None:

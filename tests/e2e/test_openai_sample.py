@@ -107,6 +107,7 @@ def test_chunking_strategies(client: OpenAI, sample: bytes, text: str, chunking:
 
 
 def test_the_same_input_gives_the_same_text(client: OpenAI, sample: bytes) -> None:
-    fields = {"response_format": "verbose_json", "temperature": 0.8}
+    anew = {"cache-control": "no-store"}
+    fields = {"response_format": "verbose_json", "temperature": 0.8, "extra_headers": anew}
     first = ask(client, sample, **fields).to_dict()
     assert first == ask(client, sample, **fields).to_dict()

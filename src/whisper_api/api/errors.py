@@ -41,6 +41,7 @@ ANSWERS: dict[type[errors.WhisperApiError], Answer] = {
     errors.FileTooLarge: Answer(413, SERVER),
     errors.PathRefused: Answer(403),
     errors.ModelNotFound: Answer(404),
+    errors.DeadlineExceeded: Answer(408),
     errors.AuthenticationFailed: Answer(401, headers={"www-authenticate": "Bearer"}),
     errors.PermissionRefused: Answer(403),
     errors.NotFound: Answer(404),

@@ -12,7 +12,6 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -22,7 +21,8 @@ from starlette.types import Receive, Scope, Send
 from whisper_api import formats
 from whisper_api.api.errors import body_for, unexpected_body
 from whisper_api.api.options import AudioRequest
-from whisper_api.errors import RequestTimedOut, ServerError, WhisperApiError
+from whisper_api.errors import ServerError, WhisperApiError
+from whisper_api.jobs import Listener
 from whisper_api.logs import request_id_var
 from whisper_api.pipeline import Update
 from whisper_api.types import Segment, Transcript
@@ -42,46 +42,9 @@ def frame(content: dict[str, Any]) -> bytes:
     return f"data: {text}\r\n\r\n".encode()
 
 
-class Feed:
-    """A job's updates, pulled by a task of their own: waiting may time out, the job goes on."""
-
-    def __init__(self, updates: AsyncIterator[Update], seconds: float) -> None:
-        """The job starts at once and may take ``seconds``."""
-        self._queue: asyncio.Queue[Update | Exception] = asyncio.Queue(maxsize=8)
-        self._task = asyncio.create_task(self._pull(updates, seconds))
-
-    async def next(self, wait: float) -> Update | None:
-        """The next update, or None when none came within ``wait`` seconds.
-
-        Raises:
-            WhisperApiError: the job failed.
-        """
-        try:
-            async with asyncio.timeout(wait):
-                item = await self._queue.get()
-        except TimeoutError:
-            return None
-        if isinstance(item, Exception):
-            raise item
-        return item
-
-    async def close(self) -> None:
-        """Cancel what still runs; idempotent."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _pull(self, updates: AsyncIterator[Update], seconds: float) -> None:
-        try:
-            async with _closing(updates), asyncio.timeout(seconds):
-                async for update in updates:
-                    await self._queue.put(update)
-        except TimeoutError:
-            await self._queue.put(RequestTimedOut())
-        except Exception as error:
-            await self._queue.put(error)
-
-
-async def frames(feed: Feed, first: Update | None, asked: AudioRequest) -> AsyncIterator[bytes]:
+async def frames(
+    listener: Listener, first: Update | None, asked: AudioRequest
+) -> AsyncIterator[bytes]:
     """The whole stream of one job whose first update (if it came in time) is ``first``."""
     writer = EventWriter(asked)
     try:
@@ -94,15 +57,20 @@ async def frames(feed: Feed, first: Update | None, asked: AudioRequest) -> Async
                     yield frame(event)
                 if update.transcript is not None:
                     break
-            update = await feed.next(KEEP_ALIVE_S)
+            update = await listener.next(KEEP_ALIVE_S)
         yield DONE
-    except WhisperApiError as error:
-        if isinstance(error, ServerError):
-            log.error("a stream failed: %s", error.message, exc_info=error.__cause__)
-        yield frame(body_for(error))
-    except Exception:
-        log.exception("unexpected error in a stream")
-        yield frame(unexpected_body(request_id_var.get()))
+    except Exception as error:
+        yield frame(late_body(error))
+
+
+def late_body(error: Exception) -> dict[str, Any]:
+    """The error object for what fails after the status was sent; logged where it is our fault."""
+    if not isinstance(error, WhisperApiError):
+        log.error("unexpected error in a begun answer", exc_info=error)
+        return unexpected_body(request_id_var.get())
+    if isinstance(error, ServerError):
+        log.error("a begun answer failed: %s", error.message, exc_info=error.__cause__)
+    return body_for(error)
 
 
 class EventWriter:
@@ -197,25 +165,29 @@ def body(transcript: Transcript, asked: AudioRequest) -> dict[str, Any]:
     return content
 
 
-class EventStream(Response):
-    """A streamed answer that ends its job when the caller leaves."""
+class Streamed(Response):
+    """An answer that goes out as it comes, and whose work ends when the caller leaves."""
 
-    def __init__(self, content: AsyncIterator[bytes], close: Callable[[], Awaitable[None]]) -> None:
-        """``close`` is awaited at the end, whatever the end is."""
-        super().__init__(media_type="text/event-stream; charset=utf-8")
+    def __init__(self, content: AsyncIterator[bytes], media_type: str) -> None:
+        """``content`` is the body, in chunks."""
+        super().__init__(media_type=media_type)
         del self.headers["content-length"]
-        self.headers["cache-control"] = "no-store"
-        # Otherwise nginx collects the events before it passes them on.
+        # Otherwise nginx collects the chunks before it passes them on.
         self.headers["x-accel-buffering"] = "no"
         self._content = content
-        self._close = close
+        self._end: Callable[[], Awaitable[None]] | None = None
+
+    def on_end(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have ``close`` awaited at the end, whatever the end is."""
+        self._end = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events until they end or the caller leaves."""
+        """Send the chunks until they end or the caller leaves."""
         try:
             await while_connected(receive, self._send(send))
         finally:
-            await self._close()
+            if self._end is not None:
+                await self._end()
 
     async def _send(self, send: Send) -> None:
         head = {
@@ -227,6 +199,13 @@ class EventStream(Response):
         async for chunk in self._content:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def event_stream(content: AsyncIterator[bytes]) -> Streamed:
+    """Events as an answer."""
+    answer = Streamed(content, "text/event-stream; charset=utf-8")
+    answer.headers["cache-control"] = "no-store"
+    return answer
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
@@ -253,17 +232,6 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 async def _left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-@asynccontextmanager
-async def _closing(updates: AsyncIterator[Update]) -> AsyncIterator[None]:
-    """Close a generator at the end of the block, in the task that ran it."""
-    try:
-        yield
-    finally:
-        close = getattr(updates, "aclose", None)
-        if close is not None:
-            await close()
 
 
 def _delta(text: str) -> dict[str, Any]:

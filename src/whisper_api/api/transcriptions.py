@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 from fastapi import APIRouter, Request
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from whisper_api import formats
 from whisper_api.api import bodies, schemas, sse
+from whisper_api.api.auth import caller_of
 from whisper_api.api.options import AudioRequest, parse_request
+from whisper_api.api.slow_json import slow_json
+from whisper_api.api.terms import patience, read_terms
 from whisper_api.audio.scratch import Scratch
-from whisper_api.errors import RequestTimedOut
-from whisper_api.pipeline import Update
+from whisper_api.errors import DeadlineExceeded, RequestTimedOut
+from whisper_api.jobs import Listener, Terms, Work
 from whisper_api.runtime import Runtime
-from whisper_api.types import AudioFile, Task, Transcript
+from whisper_api.types import Task, Transcript
 
 router = APIRouter(tags=["Audio"])
 
@@ -85,68 +90,90 @@ async def serve(request: Request, reader: bodies.Reader, task: Task) -> Response
     started = perf_counter()
     # A full or stopping server says so before it takes the upload in.
     runtime.scheduler.admit().close()
+    terms = read_terms(request.headers)
     async with AsyncExitStack() as stack:
         scratch = await asyncio.to_thread(Scratch.create, runtime.settings.scratch_dir)
         await stack.enter_async_context(scratch)
         source = await reader(request, runtime, scratch)
         asked = parse_request(source.fields, runtime.settings, task)
-        job = Job(runtime, source, asked, scratch)
-        if asked.stream:
-            feed, first = await sse.while_connected(request.receive, job.open_feed(stack))
-            return sse.EventStream(sse.frames(feed, first, asked), stack.pop_all().aclose)
-        transcript = await sse.while_connected(request.receive, job.transcribe())
-    return render(transcript, asked, perf_counter() - started)
+        door = Door(runtime, source, asked, terms, caller_of(request).key, scratch, started)
+        answer = await sse.while_connected(request.receive, door.answer(request.headers, stack))
+        if isinstance(answer, sse.Streamed):
+            answer.on_end(stack.pop_all().aclose)
+    return answer
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One request whose options are known."""
+class Door:
+    """One request whose body was read and whose options are known."""
 
     runtime: Runtime
     source: bodies.Source
     asked: AudioRequest
+    terms: Terms
+    owner: str
     scratch: Scratch
+    started: float
 
-    async def transcribe(self) -> Transcript:
+    async def answer(self, headers: Headers, stack: AsyncExitStack) -> Response:
+        """The answer; what ``stack`` holds must live until a streamed one has ended."""
+        settings, asked = self.runtime.settings, self.asked
+        seconds = settings.request_timeout_s
+        patient = asked.stream or (settings.json_keep_alive_s > 0 and asked.format in formats.JSON)
+        waits = None if patient else patience(headers)
+        listener = await self._listen(stack, min(seconds, waits or seconds))
+        if asked.stream:
+            # What goes wrong soon is raised here and so gets a status of its own.
+            first = await listener.next(sse.KEEP_ALIVE_S)
+            answer: Response = sse.event_stream(sse.frames(listener, first, asked))
+        elif patient:
+            finish = partial(render, asked=asked, started=self.started)
+            every = settings.json_keep_alive_s
+            answer = await slow_json(listener.transcript(), finish, every, stack)
+        else:
+            answer = render(await self._in_time(listener, waits), asked=asked, started=self.started)
+        answer.headers["x-cache"] = listener.outcome
+        return answer
+
+    async def _listen(self, stack: AsyncExitStack, seconds: float) -> Listener:
+        # A wrong model name is told before anything is fetched or looked into.
+        model = await asyncio.to_thread(self.runtime.store.resolve, self.asked.model)
+        file = await self.source.fetch()
+        work = Work(self.owner, file.digest, model.id, self.asked.options)
+        listener = self.runtime.jobs.listen(work, self.terms, file, self.scratch, seconds=seconds)
+        stack.pop_all()
+        stack.push_async_callback(listener.close)
+        return listener
+
+    async def _in_time(self, listener: Listener, waits: float | None) -> Transcript:
         """The whole transcript.
 
         Raises:
-            RequestTimedOut: it took longer than ``request_timeout_s``.
+            DeadlineExceeded: the client is about to give up, and may go on with a retry.
+            RequestTimedOut: it took too long, and a retry would start anew.
         """
         try:
-            async with asyncio.timeout(self.runtime.settings.request_timeout_s):
-                file = await self._file()
-                return await self.runtime.pipeline.transcribe(
-                    file, self.asked.options, self.scratch, model=self.asked.model
-                )
-        except TimeoutError as error:
-            raise RequestTimedOut from error
-
-    async def open_feed(self, stack: AsyncExitStack) -> tuple[sse.Feed, Update | None]:
-        """Start the job; what goes wrong soon is raised here and so gets a status of its own."""
-        file = await self._file()
-        updates = self.runtime.pipeline.stream(
-            file, self.asked.options, self.scratch, model=self.asked.model
-        )
-        feed = sse.Feed(updates, self.runtime.settings.request_timeout_s)
-        stack.push_async_callback(feed.close)
-        return feed, await feed.next(sse.KEEP_ALIVE_S)
-
-    async def _file(self) -> AudioFile:
-        # A wrong model name is told before anything is fetched or looked into.
-        await asyncio.to_thread(self.runtime.store.resolve, self.asked.model)
-        return await self.source.fetch()
+            return await listener.transcript()
+        except RequestTimedOut:
+            if waits is None or waits > self.runtime.settings.request_timeout_s:
+                raise
+            message = f"This takes longer than the {waits:.3g} seconds that the client waits."
+            if self.runtime.jobs.keeps_windows(self.terms):
+                raise DeadlineExceeded(f"{message} A retry goes on from here.") from None
+            raise RequestTimedOut(
+                f"{message} Use stream=true or a longer timeout.", code="deadline_exceeded"
+            ) from None
 
 
-def render(transcript: Transcript, asked: AudioRequest, seconds: float) -> Response:
-    """The unstreamed answer; ``seconds`` is what it took."""
+def render(transcript: Transcript, asked: AudioRequest, started: float) -> Response:
+    """The unstreamed answer to a request that came in at ``started`` (``perf_counter``)."""
     if asked.format in formats.PLAIN:
         return PlainTextResponse(formats.PLAIN[asked.format](transcript))
     content = sse.body(transcript, asked)
     if asked.format == "json":
         # What the answers of older versions of this server had.
         content |= {
-            "processing_time": round(seconds, 3),
+            "processing_time": round(perf_counter() - started, 3),
             "response_size_bytes": len(transcript.text.encode()),
             "duration_seconds": round(transcript.duration, 3),
             "model": transcript.model,

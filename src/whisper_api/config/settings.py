@@ -10,6 +10,7 @@ from pydantic import PrivateAttr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from whisper_api.config.access import AccessSettings
+from whisper_api.config.answers import AnswerSettings
 from whisper_api.config.audio import InputSettings, PreprocessingSettings, SpeechSettings
 from whisper_api.config.decoding import DecodingSettings, ModelSettings
 from whisper_api.config.queue import QueueSettings
@@ -27,6 +28,7 @@ ENV_PREFIX = "WHISPER_API_"
 class Settings(
     RecordSettings,
     TaskSettings,
+    AnswerSettings,
     QueueSettings,
     SpeechSettings,
     InputSettings,
@@ -109,6 +111,7 @@ SECTIONS = {
     "vad": "Speech detection",
     "max_queued_seconds": "Queue",
     "task_concurrency": "Tasks, uploads in parts, webhooks",
+    "json_keep_alive_s": "Slow answers, retries, repeated requests",
     "enable_history": "History and old keys",
 }
 """The setting that opens each section -> the section's title."""
