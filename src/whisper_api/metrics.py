@@ -60,6 +60,13 @@ class Metrics:
             "Voiced spans decoded again because no text covered them.",
             registry=r,
         )
+        self.uptime = Gauge(
+            "whisper_start_time_seconds", "Unix time at which the server started.", registry=r
+        )
+        self.uptime.set_to_current_time()
+        self._declare_reuse(r)
+
+    def _declare_reuse(self, r: CollectorRegistry) -> None:
         self.reuse = Counter(
             "whisper_reuse",
             "Requests by what was there already: miss, hit (a result), joined, resumed.",
@@ -71,10 +78,6 @@ class Metrics:
             "Memory of kept results and of windows kept for retries, about.",
             registry=r,
         )
-        self.uptime = Gauge(
-            "whisper_start_time_seconds", "Unix time at which the server started.", registry=r
-        )
-        self.uptime.set_to_current_time()
 
     def observe_batch(self, size: int, audio: float, wall: float) -> None:
         """Note one engine call: its windows, their audio seconds, and the seconds it took."""
