@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from whisper_api.errors import ModelNotFound
@@ -17,7 +18,15 @@ OPENAI_NAMES = (
     "gpt-4o-transcribe-diarize",
     "gpt-transcribe",
 )
-"""Names that clients of OpenAI send; all of them mean the server's default model."""
+"""Names that clients of OpenAI send; they mean the default model where no setting says else."""
+DEFAULT = "default"
+"""What a name's target is called when it means the default model."""
+
+
+def split_profile(name: str, profiles: Collection[str]) -> tuple[str, str | None]:
+    """Model and profile of ``whisper-1:meeting``; names of unknown profiles stay whole."""
+    model, colon, profile = name.rpartition(":")
+    return (model, profile) if colon and profile in profiles else (name, None)
 
 
 @dataclass(frozen=True, slots=True)

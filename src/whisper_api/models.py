@@ -5,8 +5,9 @@
       .converted/<digest>/      conversions of Hugging Face folders that a setting names
       .downloads/<name>/        downloads in progress; kept for resuming
 
-A request may name the default model, its aliases, and models that lie here; it never starts a
-download. A path may come from settings and from the command line, never from a request.
+A request may name the default model, models that lie here, aliases of both, and any of these with
+a profile (``small:meeting``); it never starts a download. A path may come from settings and from
+the command line, never from a request.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from whisper_api.hub import Progress, fetch
 from whisper_api.model_folder import ModelFiles, describe, folder_size, is_ctranslate2
 from whisper_api.model_names import (
     BUNDLED,
+    DEFAULT,
     OPENAI_NAMES,
     SHORT_NAMES,
     SYNONYMS,
@@ -37,6 +39,7 @@ from whisper_api.model_names import (
     check_name,
     folder_name,
     hub_model,
+    split_profile,
 )
 
 __all__ = ["ModelEntry", "ModelFiles", "ModelStore", "Progress"]
@@ -51,7 +54,7 @@ class ModelEntry:
 
     id: str
     default: bool = False
-    alias_of: str | None = None  #: set for OpenAI's names, which mean the default model
+    alias_of: str | None = None  #: the model that is meant, for aliases and for profiles
     size: int = 0  #: bytes on disk
     source: str = ""  #: repository or folder it came from
     revision: str = ""  #: commit, where it came from the hub
@@ -65,6 +68,8 @@ class ModelStore:
         self._settings = settings
         self._root = settings.models_dir
         self._lock = threading.Lock()  # one conversion, import or removal at a time
+        aliases = dict.fromkeys(OPENAI_NAMES, DEFAULT) | settings.model_aliases
+        self._aliases = {name: target for name, target in aliases.items() if target}
 
     @property
     def default_name(self) -> str:
@@ -75,22 +80,23 @@ class ModelStore:
         return Path(name).name if self._is_path(name) else SYNONYMS.get(name, name)
 
     def resolve(self, name: str | None = None) -> ModelFiles:
-        """The files of a model that lies here; None and OpenAI's names mean the default.
+        """The files of a model that lies here; None means the default.
 
-        A default that is a Hugging Face folder is converted at the first call, once.
+        ``name`` may be an alias, and carry a profile. A default that is a Hugging Face folder is
+        converted at the first call, once.
 
         Raises:
             ModelNotFound: unknown, or not on this machine.
             ModelBroken: its files cannot be used.
         """
-        if (
-            not name
-            or name in OPENAI_NAMES
-            or name in (self._settings.model_path, self.default_name)
-        ):
+        name, _ = split_profile(name or "", self._settings.profiles)
+        name = self._aliases.get(name, name)
+        if name in ("", DEFAULT, self._settings.model_path, self.default_name):
             return self._default()
         if name == BUNDLED:
             return self._bundled()
+        if ":" in name:
+            raise ModelNotFound(self._unknown(name))
         folder = self._root / folder_name(name)
         if (folder / _ORIGIN).is_file():
             return describe(folder, _read_origin(folder).get("name", name))
@@ -111,11 +117,17 @@ class ModelStore:
             return self.pull(name, progress)
 
     def list(self) -> list[ModelEntry]:
-        """The default model, the others that lie here, and the aliases of the default."""
+        """The default model, the others that lie here, aliases, and the default's profiles."""
         entries = {entry.id: entry for entry in (*self._bundled_entry(), *self._stored())}
         default = self.default_name
         first = replace(entries.pop(default, ModelEntry(default)), default=True)
-        aliases = [ModelEntry(name, alias_of=default) for name in OPENAI_NAMES if name != default]
+        meant = {
+            name: default if target == DEFAULT else target
+            for name, target in self._aliases.items()
+            if name != default
+        }
+        meant |= {f"{default}:{profile}": default for profile in self._settings.profiles}
+        aliases = [ModelEntry(name, alias_of=target) for name, target in meant.items()]
         return [first, *entries.values(), *aliases]
 
     def pull(
@@ -158,7 +170,7 @@ class ModelStore:
         if not folder.is_dir():
             raise ModelNotFound(f"There is no folder {str(path)!r}.")
         chosen = name or folder.resolve().name
-        if chosen == BUNDLED or chosen in OPENAI_NAMES:
+        if chosen in (BUNDLED, DEFAULT) or chosen in OPENAI_NAMES:
             raise ModelNotFound(f"{chosen!r} is taken: choose another name for the model.")
         return self._store(folder, chosen, {"source": str(folder.resolve()), "revision": ""})
 
@@ -283,6 +295,10 @@ class ModelStore:
         return (ModelEntry(BUNDLED, size=size, source="this package"),)
 
     def _unknown(self, name: str) -> str:
+        model, colon, profile = name.rpartition(":")
+        if colon and model in (*self._aliases, BUNDLED, self.default_name):
+            known = ", ".join(self._settings.profiles) or "none"
+            return f"The model {model!r} has no profile {profile[:60]!r}. Here are: {known}."
         check_name(name)
         here = ", ".join(entry.id for entry in self.list() if entry.alias_of is None)
         if hub_model(name) is not None:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-Kind = Literal["bool", "int", "float", "text", "choice", "path", "list"]
+Kind = Literal["bool", "int", "float", "text", "choice", "path", "list", "object"]
 
 _NUMBERS: dict[Kind, str] = {"int": "a whole number", "float": "a number"}
 
@@ -92,6 +92,8 @@ def _kind(annotation: Any) -> tuple[Kind, bool, tuple[str, ...]]:
         return "choice", False, tuple(str(arg) for arg in args)
     if origin is tuple:
         return "list", False, ()
+    if origin is dict:
+        return "object", False, ()
     if origin is Annotated:
         return _kind(args[0])
     kinds: dict[Any, Kind] = {bool: "bool", int: "int", float: "float", Path: "path"}
@@ -106,6 +108,7 @@ def _limits(info: FieldInfo, kind: Kind, optional: bool, choices: tuple[str, ...
         "bool": "true or false",
         "choice": ", ".join(choices),
         "list": "a list of texts",
+        "object": "a JSON object",
         "path": "a path",
         "text": "a text",
     }.get(kind) or _NUMBERS[kind] + _range(info)
@@ -157,6 +160,8 @@ def to_plain(value: Any) -> Any:
             return {name: to_plain(getattr(value, name)) for name in type(value).model_fields}
         case Path():
             return str(value)
+        case dict():
+            return {key: to_plain(item) for key, item in value.items()}
         case tuple() | list():
             return [to_plain(item) for item in value]
         case float() if value.is_integer():

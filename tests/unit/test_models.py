@@ -66,6 +66,34 @@ def test_the_bundled_model_can_be_named_beside_another_default(
     assert store.resolve("bundled").id == "bundled"
 
 
+def test_aliases_of_the_settings_add_change_and_remove_names(
+    tmp_path: Path, converted: Path
+) -> None:
+    aliases = {"mine": "ct2", "gpt-4o-transcribe": "ct2", "whisper-1": "", "house": "default"}
+    store = make(tmp_path, model_aliases=aliases)
+    store.import_folder(converted)
+    wanted = {"mine": "ct2", "gpt-4o-transcribe": "ct2", "house": "bundled", "default": "bundled"}
+    assert {name: store.resolve(name).id for name in wanted} == wanted
+    with pytest.raises(ModelNotFound):
+        store.resolve("whisper-1")
+    listed = {entry.id: entry.alias_of for entry in store.list() if entry.alias_of}
+    assert listed["mine"] == "ct2"
+    assert listed["house"] == listed["gpt-transcribe"] == "bundled"
+    assert "whisper-1" not in listed
+
+
+def test_any_name_may_carry_a_profile(tmp_path: Path, converted: Path) -> None:
+    store = make(tmp_path, profiles={"meeting": {"language": "ru"}})
+    store.import_folder(converted)
+    for name, model in {"whisper-1": "bundled", "ct2": "ct2", "": "bundled"}.items():
+        assert store.resolve(f"{name}:meeting").id == model
+    assert "bundled:meeting" in [entry.id for entry in store.list()]
+    with pytest.raises(ModelNotFound, match=r"no profile 'other'. Here are: meeting\."):
+        store.resolve("whisper-1:other")
+    with pytest.raises(ModelNotFound):
+        store.resolve("none:meeting")
+
+
 def test_the_list_begins_with_the_default_and_holds_every_name(tmp_path: Path) -> None:
     entries = make(tmp_path).list()
     assert (entries[0].id, entries[0].default) == ("bundled", True)

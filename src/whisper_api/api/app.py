@@ -24,6 +24,7 @@ from whisper_api.api.guards import (
     RequestId,
     Watch,
 )
+from whisper_api.api.profiles import check_profiles
 from whisper_api.config import Settings
 from whisper_api.runtime import open_runtime, settle
 
@@ -37,7 +38,12 @@ this server as `base_url`. Every error has the same shape:
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application for ``settings``; its lifespan opens the runtime and loads the model."""
+    """The application for ``settings``; its lifespan opens the runtime and loads the model.
+
+    Raises:
+        SettingsError: a profile holds what no request may send.
+    """
+    check_profiles(settings)
     app = FastAPI(
         title="Whisper API server",
         description=DESCRIPTION,

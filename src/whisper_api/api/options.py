@@ -11,6 +11,7 @@ from whisper_api.config import Settings
 from whisper_api.errors import InvalidOption
 from whisper_api.formats import FORMATS, Format, Granularity
 from whisper_api.languages import parse_language
+from whisper_api.model_names import split_profile
 from whisper_api.types import Options, Task, VadOptions
 
 _TRUE = frozenset({"true", "1", "yes", "y", "t", "on"})
@@ -72,13 +73,42 @@ class Fields:
             if (value := self.text(key)) is not None
         }
 
+    @property
+    def names(self) -> set[str]:
+        """The names of fields that have a value, without brackets."""
+        return {key.partition("[")[0] for key in self._said()}
+
+    def over(self, below: Fields) -> Fields:
+        """These fields, and those of ``below`` that they leave open.
+
+        A field that only makes sense beside another one goes with it.
+        """
+        taken = self.names
+        for together in _TOGETHER:
+            if taken & together:
+                taken = taken | together
+        kept = {k: v for k, v in below._values.items() if k.partition("[")[0] not in taken}
+        return Fields({**kept, **self._said()})
+
+    def _said(self) -> dict[str, Sequence[str]]:
+        return {k: v for k, v in self._values.items() if any(value.strip() for value in v)}
+
+
+_TOGETHER = (
+    frozenset({"language", "languages"}),
+    frozenset({"response_format", "timestamp_granularities", "include"}),
+)
+
 
 def parse_request(fields: Fields, settings: Settings, task: Task) -> AudioRequest:
-    """Every field of OpenAI's contract and ours.
+    """Every field of OpenAI's contract and ours, those of the model's profile below them.
 
     Raises:
         InvalidOption: with the field's name in ``param``.
     """
+    _, profile = split_profile(fields.text("model") or "", settings.profiles)
+    if profile is not None:
+        fields = fields.over(Fields.from_json(settings.profiles[profile]))
     _count_speakers(fields)
     shape = _format(fields)
     granularities = _granularities(fields, shape)

@@ -16,7 +16,14 @@ SHORT = {"service_port": "--port", "model_path": "--model"}
 """Settings with a second, shorter flag."""
 HIDDEN = frozenset({"version"})
 """Settings without a flag: a label of old files, and ``--version`` means something else."""
-METAVAR = {"list": "A,B,…", "int": "N", "float": "X", "path": "PATH", "text": "TEXT"}
+METAVAR = {
+    "list": "A,B,…",
+    "int": "N",
+    "float": "X",
+    "path": "PATH",
+    "object": "JSON",
+    "text": "TEXT",
+}
 
 ConfigOption = Annotated[
     Path | None,
@@ -110,5 +117,5 @@ def _parameter(name: str, doc: SettingDoc) -> inspect.Parameter:
 
 
 def _help(doc: SettingDoc) -> str:
-    limits = "" if doc.kind in {"bool", "text", "path", "list"} else f" ({doc.limits})"
+    limits = "" if doc.kind in {"bool", "text", "path", "list", "object"} else f" ({doc.limits})"
     return f"{doc.prose.replace('``', '')}{limits} Default: {doc.default}."

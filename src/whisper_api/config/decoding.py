@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from whisper_api.config.kinds import Section
+from whisper_api.config.kinds import Names, Objects, Section
 
 
 class ModelSettings(Section):
@@ -14,6 +14,12 @@ class ModelSettings(Section):
 
     model_path: str = "bundled"
     """``bundled``, a model name such as ``small``, a hub name, or a folder."""
+    model_aliases: Names = Field(
+        default={}, json_schema_extra={"limits": "an object: name -> model"}
+    )
+    """More names for models, as ``{"gpt-4o-transcribe": "large-v3"}``; ``default`` means the model
+    of ``model_path``, an empty text removes a name. Without an entry OpenAI's names mean the
+    default."""
     engine: str = "auto"
     """``auto``, an engine's name, or ``module:Class``."""
     device: Annotated[
@@ -55,3 +61,9 @@ class DecodingSettings(Section):
     """Longest window in seconds."""
     return_timestamps: bool = False
     """Whether ``json`` answers carry segments when a request does not say."""
+    profiles: Objects = Field(
+        default={},
+        json_schema_extra={"limits": "an object: name -> object with fields of a request"},
+    )
+    """Fields for requests that name a model as ``whisper-1:NAME``, for instance
+    ``{"meeting": {"language": "ru", "prompt": "…"}}``; what a request sends itself wins."""

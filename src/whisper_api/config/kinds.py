@@ -28,11 +28,23 @@ def split(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
+def unfold(value: Any) -> Any:
+    """An object written as JSON text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ValueError(f"not a JSON object ({error})") from error
+
+
 def at_home(value: Any) -> Any:
     return os.path.expanduser(value) if isinstance(value, str) else value
 
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(split)]
+Names = Annotated[dict[str, str], BeforeValidator(unfold)]
+Objects = Annotated[dict[str, dict[str, Any]], BeforeValidator(unfold)]
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(split)]
 FilePath = Annotated[Path, BeforeValidator(at_home)]
 Folders = Annotated[tuple[FilePath, ...], BeforeValidator(split)]
