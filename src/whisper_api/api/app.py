@@ -82,6 +82,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_runtime(settings) as runtime:
+            await runtime.open_records()
             app.state.runtime = runtime
             loading = asyncio.create_task(runtime.preload())
             try:

@@ -20,7 +20,7 @@ from whisper_api.api import schemas
 from whisper_api.api.errors import SERVER, error_body
 from whisper_api.config import Settings
 from whisper_api.engines.base import EngineInfo
-from whisper_api.errors import WhisperApiError
+from whisper_api.errors import DatabaseUnavailable, WhisperApiError
 from whisper_api.formats import FORMATS
 from whisper_api.languages import LANGUAGES, english_name
 from whisper_api.runtime import Runtime
@@ -128,9 +128,14 @@ async def ready(request: Request) -> Response:
         state.compute_type, state.replicas = info.compute_type, info.replicas
         state.chosen_because = info.reason
         state.note = await _note(request, info.model)
+    code = f"model_{state.status}"
+    if not await runtime.database.healthy():
+        code = "database_unavailable" if state.status == "ready" else code
+        state.status = "failed"
+        state.reasons.append(DatabaseUnavailable().message)
     if state.status == "ready":
         return JSONResponse(state.model_dump(exclude={"error"}))
-    error = error_body(state.reasons[0], SERVER, code=f"model_{state.status}")
+    error = error_body(state.reasons[0], SERVER, code=code)
     return JSONResponse(state.model_dump() | error, 503, {"retry-after": "5"})
 
 

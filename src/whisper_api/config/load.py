@@ -45,8 +45,6 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
         by_name = {doc.name: doc for doc in docs}
         lines = dict.fromkeys(_complaint(item, by_name) for item in error.errors())
         raise SettingsError("\n".join(where + line for line in lines)) from None
-    if settings.enable_history:
-        notices.append("enable_history is accepted, but this version stores no transcripts yet.")
     return settings.noting(notices)
 
 

@@ -13,7 +13,9 @@ class RecordSettings(Section):
     """History, tasks, and the label of old files."""
 
     enable_history: bool = False
-    """Keep transcripts."""
+    """Keep the transcript of every request; finished tasks are kept in any case."""
+    history_audio: bool = True
+    """Keep the audio beside each kept transcript."""
     max_history_days: Annotated[int, Field(ge=0, le=36_500)] = 30
     """Days that transcripts are kept; 0 keeps them for good."""
     version: str | None = None

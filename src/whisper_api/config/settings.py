@@ -16,6 +16,7 @@ from whisper_api.config.decoding import DecodingSettings, ModelSettings
 from whisper_api.config.queue import QueueSettings
 from whisper_api.config.records import RecordSettings
 from whisper_api.config.server import ServerSettings
+from whisper_api.config.storage import StorageSettings
 from whisper_api.config.tasks import TaskSettings
 from whisper_api.errors import WhisperApiError
 from whisper_api.languages import parse_language
@@ -26,6 +27,7 @@ ENV_PREFIX = "WHISPER_API_"
 
 # Fields of the last base come first: read the list from below.
 class Settings(
+    StorageSettings,
     RecordSettings,
     TaskSettings,
     AnswerSettings,
@@ -94,6 +96,11 @@ class Settings(
         return self.data_dir / "models"
 
     @property
+    def audio_dir(self) -> Path:
+        """Where kept audio lives unless ``storage_url`` says otherwise."""
+        return self.data_dir / "audio"
+
+    @property
     def preprocess(self) -> bool:
         """Whether the old chain is on: one of its three settings was named."""
         return any(
@@ -113,6 +120,7 @@ SECTIONS = {
     "task_concurrency": "Tasks, uploads in parts, webhooks",
     "json_keep_alive_s": "Slow answers, retries, repeated requests",
     "enable_history": "History and old keys",
+    "database_url": "Database and stored audio",
 }
 """The setting that opens each section -> the section's title."""
 

@@ -1,0 +1,86 @@
+"""The tables as the newest migration leaves them.
+
+Times are Unix seconds, durations seconds. ``owner`` is ``Caller.key`` of whoever left the row.
+Large columns stand last: SQLite then reads lists of rows without them.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+audio = sa.Table(
+    "audio",
+    metadata,
+    sa.Column("digest", sa.Text, primary_key=True),  # sha256 of the bytes, hex
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("mime", sa.Text, nullable=False),
+    sa.Column("container", sa.Text, nullable=False),
+    sa.Column("codec", sa.Text, nullable=False),
+    sa.Column("duration", sa.Double),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("envelope", sa.LargeBinary),  # transcript_codec.ENVELOPE
+)
+"""One row for each stored file; rows elsewhere that name its digest keep it."""
+
+audio_holds = sa.Table(
+    "audio_holds",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("digest", sa.ForeignKey("audio.digest"), nullable=False, index=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),  # what the caller called the file
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("until", sa.Double, nullable=False),
+)
+"""Keeps audio until another row refers to it; the id of a finished upload is one, too."""
+
+transcripts = sa.Table(
+    "transcripts",
+    metadata,
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False, index=True),
+    sa.Column("updated_at", sa.Double),
+    sa.Column("name", sa.Text, nullable=False),  # what the caller called the file
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),  # sync, task or import
+    sa.Column("task_id", sa.Text, index=True),
+    sa.Column("task", sa.Text, nullable=False),  # transcribe or translate
+    sa.Column("language", sa.Text, nullable=False),  # ISO code
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("duration", sa.Double, nullable=False),
+    sa.Column("audio", sa.ForeignKey("audio.digest"), index=True),
+    sa.Column("preview", sa.Text, nullable=False),
+    sa.Column("options", sa.JSON, nullable=False),
+    sa.Column("timings", sa.JSON, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("words", sa.Text, nullable=False),  # search.index_words
+    sa.Column("content", sa.LargeBinary, nullable=False),  # transcript_codec.TRANSCRIPT
+    sa.Column("original", sa.LargeBinary),  # as ``content``, before the first edit
+)
+
+tasks = sa.Table(
+    "tasks",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False, index=True),
+    sa.Column("started_at", sa.Double),
+    sa.Column("finished_at", sa.Double),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("duration", sa.Double),
+    sa.Column("processed", sa.Double, nullable=False, server_default="0"),
+    sa.Column("eta", sa.Double),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("model", sa.Text),
+    sa.Column("source", sa.Text, nullable=False),  # upload, url, base64, path or audio
+    sa.Column("audio", sa.ForeignKey("audio.digest"), index=True),
+    sa.Column("history_id", sa.Text),
+    sa.Column("callback_url", sa.Text),
+    sa.Column("options", sa.JSON, nullable=False),
+    sa.Column("error", sa.JSON),
+)
