@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from whisper_api.config import ENV_PREFIX, Settings, describe, load_settings
 from whisper_api.errors import SettingsError

@@ -26,8 +26,8 @@ class StorageSettings(Section):
             "limits": "a folder, or an address such as s3://BUCKET/PREFIX",
         },
     )
-    """Where kept audio lies; empty: a folder in ``data_dir``. ``s3://`` needs the extra ``s3`` and takes its keys from the usual
-    ``AWS_…`` variables."""
+    """Where kept audio lies; empty: a folder in ``data_dir``. ``s3://`` needs the extra ``s3`` and
+    takes its keys from the usual ``AWS_…`` variables."""
 
     @field_validator("database_url")
     @classmethod
