@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,13 +54,11 @@ def address(settings: Settings) -> sa.URL:
         raise SettingsError("database_url: not a database address") from error
     if url.get_backend_name() == "sqlite":
         return url
-    try:
-        import psycopg  # noqa: F401
-    except ImportError as error:
+    if find_spec("psycopg") is None:
         raise SettingsError(
             "database_url: PostgreSQL needs the extra 'postgres': "
             "pip install 'whisper-api-server[postgres]'"
-        ) from error
+        )
     return url.set(drivername="postgresql+psycopg")
 
 
