@@ -23,9 +23,11 @@ WhisperApiError
     ContentTypeRefused        a body of a type that this route does not take
     ProtocolMismatch          a version of tus that is not spoken here
     ChecksumMismatch          bytes that are not the announced ones
+    CrossSiteRefused          another site's page, where only this server's own may ask
   CapacityError               try again later
     DatabaseUnavailable       the database is away
     Overloaded                the queue is full
+    RateLimited               the caller's own limit is used up
     ShuttingDown              the server drains
     ModelLoading
     StorageFull               the disk or the database has no room
@@ -40,7 +42,18 @@ WhisperApiError
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a caller stands against one limit."""
+
+    unit: str  #: what is counted: requests, audio-seconds
+    limit: int
+    remaining: int
+    reset: float  #: seconds until there is room again
 
 
 class WhisperApiError(Exception):
@@ -193,6 +206,12 @@ class ChecksumMismatch(RequestError):
     default_code = "checksum_mismatch"
 
 
+class CrossSiteRefused(RequestError):
+    """Pages of other sites may not call this; use an API key or this server's own page."""
+
+    default_code = "cross_site_refused"
+
+
 class CapacityError(WhisperApiError):
     """The server has no room for this now; try again later."""
 
@@ -219,6 +238,19 @@ class Overloaded(CapacityError):
     """The queue is full; try again later."""
 
     default_code = "overloaded"
+
+
+class RateLimited(CapacityError):
+    """Your limit is reached; try again later."""
+
+    default_code = "rate_limit_exceeded"
+
+    def __init__(
+        self, message: str = "", *, retry_after: float = 1.0, standing: Standing | None = None
+    ) -> None:
+        """``standing`` is where the caller stands against the limit."""
+        super().__init__(message, retry_after=retry_after)
+        self.standing = standing
 
 
 class ShuttingDown(CapacityError):

@@ -69,7 +69,7 @@ def setup_logging(settings: Settings) -> None:
     Raises:
         SettingsError: the log file cannot be written.
     """
-    formatter = LineFormatter(tuple(key.get_secret_value() for key in settings.api_keys))
+    formatter = LineFormatter(settings.secrets)
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if settings.log_file is not None:
         try:

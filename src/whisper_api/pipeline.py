@@ -41,6 +41,7 @@ from whisper_api.types import (
     Waveform,
     Window,
 )
+from whisper_api.usage import spend_audio
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -136,6 +137,8 @@ class Pipeline:
             ticket.bind(engine)
             with self._timed("decode"):
                 waveform = await self._decoder.decode(file, scratch, options)
+            if progress.plan is None:
+                await spend_audio(waveform.duration)
             plan = progress.plan or await self.plan(file, waveform, options, engine, ticket)
             progress.plan = plan
             todo = plan.windows[len(progress.results) :]

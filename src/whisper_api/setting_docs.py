@@ -9,6 +9,7 @@ import difflib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -73,7 +74,7 @@ def _doc(path: tuple[str, ...], info: FieldInfo, prefix: str, section: str) -> S
         kind=kind,
         choices=choices,
         optional=optional,
-        secret="SecretStr" in str(info.annotation),
+        secret="SecretStr" in str(info.annotation) or _extra(info).get("secret") is True,
         default=_default(info),
         limits=_limits(info, kind, optional, choices),
         prose=" ".join((info.description or "").split()),
@@ -101,9 +102,8 @@ def _kind(annotation: Any) -> tuple[Kind, bool, tuple[str, ...]]:
 
 
 def _limits(info: FieldInfo, kind: Kind, optional: bool, choices: tuple[str, ...]) -> str:
-    extra = info.json_schema_extra
-    if isinstance(extra, dict) and "limits" in extra:
-        return str(extra["limits"])
+    if "limits" in _extra(info):
+        return str(_extra(info)["limits"])
     text = {
         "bool": "true or false",
         "choice": ", ".join(choices),
@@ -139,10 +139,13 @@ def _plain(number: float) -> str:
     return str(int(number)) if float(number).is_integer() else f"{number:g}"
 
 
+def _extra(info: FieldInfo) -> dict[str, Any]:
+    return info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+
+
 def _default(info: FieldInfo) -> str:
-    extra = info.json_schema_extra
-    if isinstance(extra, dict) and "default" in extra:
-        return str(extra["default"])
+    if "default" in _extra(info):
+        return str(_extra(info)["default"])
     return plain_json(info.get_default())
 
 
@@ -158,7 +161,7 @@ def to_plain(value: Any) -> Any:
             return "********" if value.get_secret_value() else ""
         case BaseModel():
             return {name: to_plain(getattr(value, name)) for name in type(value).model_fields}
-        case Path():
+        case Path() | datetime():
             return str(value)
         case dict():
             return {key: to_plain(item) for key, item in value.items()}

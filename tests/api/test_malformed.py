@@ -63,7 +63,8 @@ async def test_200_malformed_files(
         nonlocal alive
         async with limit:
             answer = await client.post(URL, files={"file": (name, content)})
-            alive += (await client.get("/health")).status_code == 200
+            health = await client.get("/health")
+            alive += health.status_code == 200
         return name, content, answer
 
     for name, content, answer in await asyncio.gather(*(send(*file) for file in files)):

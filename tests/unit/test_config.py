@@ -229,6 +229,7 @@ def test_every_default_is_the_one_that_loads() -> None:
             value: Any = settings
             for key in doc.path:
                 value = getattr(value, key)
+            value = value.get_secret_value() if isinstance(value, SecretStr) else value
             plain = list(value) if isinstance(value, tuple) else value
             plain = plain.get_secret_value() if isinstance(plain, SecretStr) else plain
             assert json.loads(doc.default) == plain, doc.name

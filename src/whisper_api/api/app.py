@@ -10,13 +10,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.types import Scope
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from whisper_api import __version__
 from whisper_api.api import errors, models, system, transcriptions, uploads
-from whisper_api.api.auth import KeyCheck
+from whisper_api.api.access import ApiKey, RateLimit, SameOrigin
+from whisper_api.api.auth import Authenticator
 from whisper_api.api.forms import BODY_OVERHEAD, FIELD_LIMIT
 from whisper_api.api.guards import (
-    ApiKey,
     BodyLimit,
     CatchAll,
     Cors,
@@ -26,6 +27,8 @@ from whisper_api.api.guards import (
 )
 from whisper_api.api.profiles import check_profiles
 from whisper_api.config import Settings
+from whisper_api.keys import KeyRing
+from whisper_api.rate_limits import RateLimits
 from whisper_api.runtime import open_runtime, settle
 
 access = logging.getLogger("whisper_api.access")
@@ -67,14 +70,19 @@ def create_app(settings: Settings) -> FastAPI:
 
 def guards(settings: Settings) -> list[Middleware]:
     """What stands around every request, outermost first."""
+    keys = Authenticator(KeyRing(settings))
     return [
+        # The address of who is behind a trusted proxy.
+        Middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies)),
         Middleware(RequestId),
         Middleware(Watch, on_request=_noter(settings)),
         Middleware(HostCheck, allowed=settings.allowed_hosts, listening_on=settings.host),
         Middleware(Cors),
         Middleware(CatchAll),
+        Middleware(SameOrigin, keys=keys),
+        Middleware(ApiKey, keys=keys),
+        Middleware(RateLimit, limits=RateLimits(settings)),
         Middleware(BodyLimit, limit=_body_limit(settings)),
-        Middleware(ApiKey, keys=KeyCheck(settings.api_keys)),
     ]
 
 

@@ -1,18 +1,19 @@
-"""API keys: who may call what; for HTTP and WebSocket doors alike."""
+"""Who sent a request: from its key, or where no keys are set from its address."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Iterable
+import ipaddress
+from dataclasses import dataclass
 
-from pydantic import SecretStr
-from starlette.requests import Request
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
-from whisper_api.errors import AuthenticationFailed
+from whisper_api.errors import AuthenticationFailed, PermissionRefused
+from whisper_api.keys import Allowance, KeyRing
 from whisper_api.types import Caller
 
-OPEN_PATHS = frozenset(
+PUBLIC_PATHS = frozenset(
     {
         "/",
         "/config",
@@ -26,46 +27,96 @@ OPEN_PATHS = frozenset(
     }
 )
 """Paths that need no key: the page, its parts, probes and public descriptions."""
-OPEN_PREFIXES = ("/web/", "/docs/")
+PUBLIC_PREFIXES = ("/web/", "/docs/")
+PROTOCOL_KEY = "openai-insecure-api-key."
+"""Browsers cannot set a WebSocket's headers: OpenAI's clients put the key into a subprotocol."""
 
 
-class KeyCheck:
-    """The keys of one process, kept as digests and compared in constant time."""
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who sent a request, and how much they may ask for."""
 
-    def __init__(self, keys: Iterable[SecretStr]) -> None:
-        """No keys: everybody may call everything."""
-        self._digests = [_digest(key.get_secret_value()) for key in keys]
+    caller: Caller
+    identity: str  #: what their requests are counted under
+    allowance: Allowance
+
+
+class Authenticator:
+    """Finds out who sends, for HTTP and WebSocket doors alike."""
+
+    def __init__(self, ring: KeyRing) -> None:
+        """Without keys everybody may call everything."""
+        self._ring = ring
 
     @property
     def required(self) -> bool:
         """Whether requests need a key at all."""
-        return bool(self._digests)
+        return self._ring.required
 
-    def check(self, path: str, authorization: str | None) -> Caller:
-        """Who the request comes from.
+    async def visitor(self, scope: Scope) -> Visitor:
+        """Who sent the request.
 
         Raises:
             AuthenticationFailed: no key, or a wrong one (code ``invalid_api_key``).
         """
-        if not self.required or path in OPEN_PATHS or path.startswith(OPEN_PREFIXES):
-            return Caller(admin=not self.required)
-        scheme, _, key = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
-            raise AuthenticationFailed(
-                "No API key was sent. Send one as 'Authorization: Bearer YOUR_KEY'."
-            )
-        given = _digest(key.strip())
-        # Every key is looked at, so that time says nothing about which one came near.
-        if not sum(hmac.compare_digest(given, known) for known in self._digests):
-            raise AuthenticationFailed("The API key is wrong.", code="invalid_api_key")
-        return Caller(key=given.hex()[:16], name="key")
+        public = is_public(scope["path"])
+        if not public:
+            await self._ring.refresh()
+        if public or not self.required:
+            caller = Caller(admin=not self.required)
+            address = (scope.get("client") or ("unknown",))[0]
+            return Visitor(caller, f"address {address_group(address)}", self._ring.everybody)
+        key = self._ring.find(given_key(Headers(scope=scope)))
+        return Visitor(key.caller, f"key {key.caller.key}", key.allowance)
 
 
-def caller_of(request: Request) -> Caller:
-    """Who sent ``request``, as the guard ``ApiKey`` found."""
-    caller: Caller = request.state.caller
+def is_public(path: str) -> bool:
+    """Whether ``path`` needs no key."""
+    return path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIXES)
+
+
+def given_key(headers: Headers) -> str:
+    """The key that a request carries.
+
+    Raises:
+        AuthenticationFailed: it carries none.
+    """
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and key.strip():
+        return key.strip()
+    for protocol in headers.get("sec-websocket-protocol", "").split(","):
+        if protocol.strip().startswith(PROTOCOL_KEY):
+            return protocol.strip().removeprefix(PROTOCOL_KEY)
+    raise AuthenticationFailed("No API key was sent. Send one as 'Authorization: Bearer YOUR_KEY'.")
+
+
+def caller_of(connection: HTTPConnection) -> Caller:
+    """Who sent a request or opened a WebSocket, as the guard ``ApiKey`` found."""
+    caller: Caller = connection.state.caller
     return caller
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
+def require_admin(connection: HTTPConnection) -> Caller:
+    """The caller, who must be an admin; also a FastAPI dependency.
+
+    Raises:
+        PermissionRefused: they are a user only.
+    """
+    caller = caller_of(connection)
+    if not caller.admin:
+        raise PermissionRefused(
+            "You have insufficient permissions for this operation: it needs an API key with the "
+            "role admin."
+        )
+    return caller
+
+
+def address_group(address: str) -> str:
+    """What counts as one address: of IPv6 a whole /64, since one machine has all of it."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if parsed.version == 4:
+        return str(parsed)
+    return str(ipaddress.ip_network(f"{parsed}/64", strict=False))

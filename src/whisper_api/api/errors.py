@@ -49,9 +49,11 @@ ANSWERS: dict[type[errors.WhisperApiError], Answer] = {
     errors.ProtocolMismatch: Answer(412),
     errors.ContentTypeRefused: Answer(415),
     errors.ChecksumMismatch: Answer(460),
+    errors.CrossSiteRefused: Answer(403),
     errors.CapacityError: Answer(503, SERVER),
     errors.StorageFull: Answer(507, SERVER),
     errors.Overloaded: Answer(429, BUSY),
+    errors.RateLimited: Answer(429, "requests"),
     errors.WhisperApiError: Answer(500, SERVER),
     errors.RequestTimedOut: Answer(504, SERVER, NO_RETRY),
     errors.ModelBroken: Answer(500, SERVER, NO_RETRY),
@@ -83,9 +85,35 @@ def response_for(error: errors.WhisperApiError) -> Response:
     if isinstance(error, errors.ServerError | errors.SettingsError):
         log.error("%s: %s", type(error).__name__, error.message, exc_info=error.__cause__)
     headers = dict(answer.headers)
-    if isinstance(error, errors.CapacityError):
+    if isinstance(error, errors.RateLimited):
+        # Not capped: OpenAI's clients do not try again where they would wait over two minutes.
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
+        headers |= limit_headers(error.standing)
+    elif isinstance(error, errors.CapacityError):
         headers["retry-after"] = str(min(120, max(1, math.ceil(error.retry_after))))
     return _respond(answer.status, body_for(error), headers)
+
+
+def limit_headers(standing: errors.Standing | None) -> dict[str, str]:
+    """OpenAI's headers about one limit; none where there is no limit."""
+    if standing is None:
+        return {}
+    return {
+        f"x-ratelimit-limit-{standing.unit}": str(standing.limit),
+        f"x-ratelimit-remaining-{standing.unit}": str(standing.remaining),
+        f"x-ratelimit-reset-{standing.unit}": duration(standing.reset),
+    }
+
+
+def duration(seconds: float) -> str:
+    """Seconds as OpenAI writes them in headers: ``6ms``, ``12s``, ``6m0s``, ``1h0m5s``."""
+    if seconds < 1:
+        return f"{math.ceil(seconds * 1000)}ms"
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [f"{hours}h"] if hours else []
+    parts += [f"{minutes}m"] if hours or minutes else []
+    return "".join([*parts, f"{rest}s"])
 
 
 def unexpected_body(request_id: str) -> dict[str, Any]:
@@ -101,7 +129,8 @@ def unexpected(request_id: str) -> Response:
 
 def count_failure(scope: Scope, code: str | None) -> None:
     """Note a failed request in the metrics, by error code."""
-    runtime = getattr(scope["app"].state, "runtime", None)
+    app = scope.get("app")
+    runtime = getattr(app.state, "runtime", None) if app is not None else None
     if runtime is not None:
         runtime.metrics.failures.labels(code=code or "none").inc()
 

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from whisper_api import errors
-from whisper_api.api.auth import KeyCheck
+from whisper_api.api.access import is_cors_open, refuse
 from whisper_api.api.errors import count_failure, response_for, unexpected
 from whisper_api.audio.sources import too_large
 from whisper_api.logs import request_id_var
@@ -110,7 +110,7 @@ class HostCheck:
                     param="Host",
                     code="host_not_allowed",
                 )
-                await response_for(error)(scope, receive, send)
+                await refuse(error, scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
@@ -165,10 +165,7 @@ class Cors:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        path = scope.get("path", "")
-        is_open = path in {"/health", "/v1/models"} or path.startswith(
-            ("/v1/audio/", "/v1/models/")
-        )
+        is_open = scope["type"] == "http" and is_cors_open(scope)
         await (self._open if is_open else self.app)(scope, receive, send)
 
 
@@ -238,26 +235,6 @@ class BodyLimit:
             return message
 
         await self.app(scope, counted, send)
-
-
-class ApiKey:
-    """Lets in who brings a key, where keys are set."""
-
-    def __init__(self, app: ASGIApp, keys: KeyCheck) -> None:
-        """``keys`` decides."""
-        self.app = app
-        self._keys = keys
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request.
-
-        Raises:
-            AuthenticationFailed: no key or a wrong one.
-        """
-        if scope["type"] == "http":
-            caller = self._keys.check(scope["path"], Headers(scope=scope).get("authorization"))
-            scope.setdefault("state", {})["caller"] = caller
-        await self.app(scope, receive, send)
 
 
 def is_loopback(host: str) -> bool:

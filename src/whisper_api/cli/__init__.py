@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from whisper_api import __version__
-from whisper_api.cli import doctor, models, serve, settings, transcribe
+from whisper_api.cli import doctor, keys, models, serve, settings, transcribe
 from whisper_api.errors import SettingsError, WhisperApiError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("transcribe")(transcribe.transcribe)
 app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
 app.command("settings")(settings.show)
 app.command("doctor")(doctor.doctor)
 

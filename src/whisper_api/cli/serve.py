@@ -108,6 +108,7 @@ async def _run(settings: Settings) -> bool:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # the setting trusted_proxies decides, in the guards
         timeout_graceful_shutdown=round(settings.drain_seconds),
     )
     server = Server(config, settings)

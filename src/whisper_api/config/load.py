@@ -68,7 +68,7 @@ def _read(path: Path, docs: list[SettingDoc]) -> dict[str, Any]:
     if strange := list(_unknown_keys(content, docs)):
         raise SettingsError("\n".join(f"{path}: {line}" for line in strange))
     folder = path.resolve().parent
-    for key in ("log_file", "data_dir"):
+    for key in ("log_file", "data_dir", "keys_file"):
         if isinstance(content.get(key), str):
             content[key] = str(folder / at_home(content[key]))
     if isinstance(allowed := content.get("allowed_directories"), list):
@@ -118,6 +118,9 @@ def _complaint(item: ErrorDetails, docs: dict[str, SettingDoc]) -> str:
     doc = next((docs[name] for n in (2, 1) if (name := ".".join(names[:n])) in docs), None)
     if doc is None:
         return f"{'.'.join(names)}: must be a JSON object"
+    if len(names) > len(doc.path) + 1:  # inside an object of a list
+        text = item["msg"].removeprefix("Value error, ")
+        return f"{'.'.join(names)}: {text[:1].lower()}{text[1:]}"
     shown = "the value (hidden)" if doc.secret else plain_json(item["input"])
     own = str(item["ctx"]["error"]) if item["type"] == "value_error" else ""
     return f"{doc.name}: {shown} is not allowed; {own or 'allowed: ' + doc.limits}"

@@ -91,6 +91,19 @@ class Settings(
         return self.data_dir / "scratch"
 
     @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret in the settings, for whoever must hide them."""
+        given = [*self.api_keys, *(key.secret for key in self.keys if key.secret)]
+        if "@" in self.rate_limit_storage.get_secret_value():
+            given.append(self.rate_limit_storage)
+        return tuple(secret.get_secret_value() for secret in given)
+
+    @property
+    def keys_path(self) -> Path:
+        """The file with keys that ``whisper-api keys`` writes."""
+        return self.keys_file or self.data_dir / "keys.json"
+
+    @property
     def models_dir(self) -> Path:
         """Where downloaded and converted models live."""
         return self.data_dir / "models"
