@@ -99,7 +99,8 @@ def models() -> str:
     rows = [f"| `{name}` | `{model.repository}` |" for name, model in SHORT_NAMES.items()]
     names = ", ".join(f"`{name}`" for name in OPENAI_NAMES)
     table = "\n".join(["| name | hub repository |", "|---|---|", *rows])
-    return f"{table}\n\nThese names of OpenAI's mean the default model unless `model_aliases` says else: {names}."
+    means = "These names of OpenAI's mean the default model unless `model_aliases` says else"
+    return f"{table}\n\n{means}: {names}."
 
 
 PARTS: dict[str, Callable[[], str]] = {
