@@ -17,10 +17,10 @@ DEV := $(VENV)/.installed-dev
 SOURCES := pyproject.toml constraints.txt scripts/venv
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-all lint format types contracts bench docs clean
+.PHONY: help install run test test-all lint format types contracts bench conformance docs clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 $(RUNTIME): $(SOURCES)
 	@PYTHON="$(PYTHON)" bash scripts/venv "$(VENV)"
@@ -55,6 +55,9 @@ contracts: $(DEV) ## imports point down only
 
 bench: $(DEV) ## speed beside faster-whisper, in one run
 	@"$(BIN)/python" benchmarks/run.py $(ARGS)
+
+conformance: $(DEV) ## OpenAI's contract, row by row: writes docs/conformance.md
+	@"$(BIN)/python" scripts/conformance.py
 
 docs: $(DEV) ## write the generated parts of docs/ again
 	@"$(BIN)/python" scripts/docs.py

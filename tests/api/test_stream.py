@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import httpx
+import openai
 import pytest
 from starlette.requests import ClientDisconnect
 from tests.api.test_transcriptions import URL, leftovers, problem
@@ -111,6 +112,27 @@ async def test_slow_work_sends_keep_alives(
         )
     assert answer.content.startswith(sse.KEEP_ALIVE)
     assert events(answer.content)[-1]["text"] == "marker-0042 marker-0043 marker-0044"
+
+
+@pytest.mark.row(37)
+async def test_openais_client_passes_over_keep_alives(
+    open_app: Any, wav: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "KEEP_ALIVE_S", 0.05)
+    async with open_app(model_path="fake:delay=0.3") as http:
+        client = openai.AsyncOpenAI(
+            base_url="http://localhost/v1",
+            api_key="x",
+            http_client=http,
+            _strict_response_validation=True,
+        )
+        stream = await client.audio.transcriptions.create(
+            file=("a.wav", wav), model="whisper-1", stream=True, language="en"
+        )
+        found = [event.to_dict() async for event in stream]
+    *deltas, done = found
+    assert "".join(str(event["delta"]) for event in deltas) == done["text"]
+    assert done["type"] == "transcript.text.done"
 
 
 def segment(number: int, text: str) -> Segment:

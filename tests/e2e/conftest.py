@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.conftest import MakeWav
 
 RUNNER = Path(__file__).parent / "run_server.py"
 DEFAULTS = {"engine": "fake", "model_path": "fake", "vad": False, "decode_workers": 1}
@@ -103,3 +104,23 @@ def _wait_for_health(server: Server) -> None:
 def server(start_server: StartServer) -> Server:
     """The shared server: fake engine, no keys."""
     return start_server()
+
+
+@pytest.fixture(scope="session")
+def guarded(start_server: StartServer) -> Server:
+    """A server with a key."""
+    return start_server(api_keys=("sk-right",))
+
+
+@pytest.fixture(scope="session")
+def wav(make_wav: MakeWav) -> bytes:
+    """Two markers of the fake engine's."""
+    return make_wav({0.5: 42, 2.0: 43}, 3.4)
+
+
+@pytest.fixture(scope="session")
+def speech(wav: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a file."""
+    path = tmp_path_factory.mktemp("audio") / "s.wav"
+    path.write_bytes(wav)
+    return path

@@ -13,7 +13,7 @@ import pytest
 from openai import OpenAI
 from tests.conftest import Encode
 from tests.e2e.conftest import Server, StartServer
-from tests.e2e.test_openai_contract import SRT, VTT, ask, connect
+from tests.e2e.openai_calls import SRT, VTT, ask, connect
 
 ASSETS = Path(str(files("whisper_api"))) / "assets"
 
@@ -42,14 +42,18 @@ def client(server: Server) -> OpenAI:
     return connect(server)
 
 
+@pytest.mark.row(2)
 def test_json(client: OpenAI, sample: bytes, text: str) -> None:
     assert ask(client, sample).text == text
 
 
+@pytest.mark.row(3)
 def test_text(client: OpenAI, sample: bytes, text: str) -> None:
     assert ask(client, sample, response_format="text") == f"{text}\n"
 
 
+@pytest.mark.row(5)
+@pytest.mark.row(6)
 def test_subtitles(client: OpenAI, sample: bytes, text: str) -> None:
     for shape, pattern in (("srt", SRT), ("vtt", VTT)):
         found = ask(client, sample, response_format=shape)
@@ -58,6 +62,7 @@ def test_subtitles(client: OpenAI, sample: bytes, text: str) -> None:
         assert " ".join(line for line in lines if line != "WEBVTT") == text
 
 
+@pytest.mark.row(10)
 def test_verbose_json_with_words(client: OpenAI, sample: bytes, text: str) -> None:
     both = ["word", "segment"]
     found = ask(client, sample, response_format="verbose_json", timestamp_granularities=both)
@@ -75,11 +80,13 @@ def test_verbose_json_with_words(client: OpenAI, sample: bytes, text: str) -> No
         assert len(segment.tokens) >= 3
 
 
+@pytest.mark.row(36)
 def test_stream(client: OpenAI, sample: bytes, text: str) -> None:
     *deltas, done = list(ask(client, sample, stream=True))
     assert "".join(event.delta for event in deltas) == done.text == text
 
 
+@pytest.mark.row(17)
 def test_logprobs(client: OpenAI, sample: bytes, text: str) -> None:
     found = ask(client, sample, include=["logprobs"])
     spelled = b"".join(bytes(map(int, entry.bytes)) for entry in found.logprobs).decode()
@@ -87,6 +94,7 @@ def test_logprobs(client: OpenAI, sample: bytes, text: str) -> None:
     assert all(entry.logprob <= 0 for entry in found.logprobs)
 
 
+@pytest.mark.row(1)
 def test_curl(server: Server, text: str) -> None:
     url = f"{server.base_url}/audio/transcriptions"
     if shutil.which("curl") is None:
@@ -97,11 +105,13 @@ def test_curl(server: Server, text: str) -> None:
 
 
 @pytest.mark.parametrize("ending", ["mp3", "m4a", "ogg", "flac", "webm"])
+@pytest.mark.row(25)
 def test_containers(client: OpenAI, sample: bytes, text: str, encode: Encode, ending: str) -> None:
     assert ask(client, sample, file=(f"s.{ending}", encode(sample, ending))).text == text
 
 
 @pytest.mark.parametrize("chunking", ["auto", {"type": "server_vad", "threshold": 0.4}])
+@pytest.mark.row(18)
 def test_chunking_strategies(client: OpenAI, sample: bytes, text: str, chunking: Any) -> None:
     assert ask(client, sample, chunking_strategy=chunking).text == text
 
@@ -111,3 +121,53 @@ def test_the_same_input_gives_the_same_text(client: OpenAI, sample: bytes) -> No
     fields = {"response_format": "verbose_json", "temperature": 0.8, "extra_headers": anew}
     first = ask(client, sample, **fields).to_dict()
     assert first == ask(client, sample, **fields).to_dict()
+
+
+SPEECH = Path(__file__).parents[1] / "data" / "speech"
+ENGLISH = {
+    "ru-523": {"five hundred twenty three", "five hundred and twenty three", "523"},
+    "ru-1-to-5": {"one two three four five", "1 2 3 4 5", "12345"},
+}
+"""Ways to write what the Russian recordings say."""
+
+
+def russian(name: str) -> tuple[str, bytes]:
+    return (f"{name}.ogg", (SPEECH / f"{name}.ogg").read_bytes())
+
+
+def plain(text: str) -> str:
+    """Words alone, in lower case."""
+    return " ".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
+
+
+@pytest.mark.row(4)
+def test_other_letters_than_latin_arrive_whole(client: OpenAI, sample: bytes) -> None:
+    found = ask(client, sample, file=russian("ru-523"), response_format="text")
+    assert plain(found) == "пятьсот двадцать три"
+    assert found.endswith("\n")
+    assert not found.startswith('"')
+    *deltas, done = list(ask(client, sample, file=russian("ru-523"), stream=True))
+    assert "".join(event.delta for event in deltas) == done.text == found.strip()
+
+
+@pytest.mark.row(44)
+@pytest.mark.parametrize("name", ENGLISH)
+def test_russian_numbers_are_translated_into_english(client: OpenAI, name: str) -> None:
+    found = client.audio.translations.create(model="whisper-1", file=russian(name))
+    assert plain(found.text) in ENGLISH[name]
+
+
+@pytest.mark.row(45)
+def test_translated_speech_in_the_other_formats(client: OpenAI) -> None:
+    def translate(shape: Any) -> Any:
+        return client.audio.translations.create(
+            model="whisper-1", file=russian("ru-523"), response_format=shape
+        )
+
+    verbose = translate("verbose_json").to_dict()
+    assert (verbose["task"], verbose["language"]) == ("translate", "english")
+    assert plain(verbose["text"]) in ENGLISH["ru-523"]
+    assert translate("text") == f"{verbose['text']}\n"
+    for shape, pattern in (("srt", SRT), ("vtt", VTT)):
+        assert pattern.match(translate(shape))
+        assert verbose["text"] in translate(shape)

@@ -19,12 +19,8 @@ from openai import AsyncOpenAI
 from openai.types.audio import TranscriptionTextDoneEvent
 from tests.conftest import MakeWav
 from tests.e2e.conftest import Server, StartServer
-from tests.e2e.test_openai_contract import ask, connect, refused
-
-
-@pytest.fixture(scope="module")
-def wav(make_wav: MakeWav) -> bytes:
-    return make_wav({0.5: 42, 2.0: 43}, 3.4)
+from tests.e2e.openai_calls import ask, connect, refused
+from tests.e2e.test_openai_fields import SPEAKERS
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +36,8 @@ def slow(start_server: StartServer) -> Server:
     )
 
 
-def test_raw_stream_row_35(server: Server, wav: bytes, tmp_path: Path) -> None:
+@pytest.mark.row(35)
+def test_raw_stream(server: Server, wav: bytes, tmp_path: Path) -> None:
     path = tmp_path / "s.wav"
     path.write_bytes(wav)
     url = f"{server.base_url}/audio/transcriptions"
@@ -61,7 +58,8 @@ def test_raw_stream_row_35(server: Server, wav: bytes, tmp_path: Path) -> None:
     assert "".join(event["delta"] for event in deltas) == done["text"]
 
 
-def test_stream_by_client_row_36(server: Server, wav: bytes) -> None:
+@pytest.mark.row(36)
+def test_stream_by_client(server: Server, wav: bytes) -> None:
     events = list(ask(connect(server), wav, stream=True))
     assert len(events) >= 2
     assert isinstance(events[-1], TranscriptionTextDoneEvent)
@@ -69,7 +67,8 @@ def test_stream_by_client_row_36(server: Server, wav: bytes) -> None:
     assert events[-1].text == "marker-0042 marker-0043"
 
 
-def test_first_delta_comes_early_row_37(slow: Server, two_minutes: bytes) -> None:
+@pytest.mark.row(37)
+def test_first_delta_comes_early(slow: Server, two_minutes: bytes) -> None:
     async def times() -> list[float]:
         async with AsyncOpenAI(
             base_url=slow.base_url, api_key="x", _strict_response_validation=True
@@ -91,18 +90,21 @@ def test_first_delta_comes_early_row_37(slow: Server, two_minutes: bytes) -> Non
 
 
 @pytest.mark.parametrize("shape", ["verbose_json", "srt", "vtt", "text"])
-def test_streams_of_other_formats_row_38(server: Server, wav: bytes, shape: str) -> None:
+@pytest.mark.row(38)
+def test_streams_of_other_formats(server: Server, wav: bytes, shape: str) -> None:
     *deltas, done = list(ask(connect(server), wav, stream=True, response_format=shape))
     assert "".join(event.delta for event in deltas) == done.text
     assert done.type == "transcript.text.done"
 
 
-def test_diarized_stream_row_39(server: Server, wav: bytes) -> None:
+@pytest.mark.row(39, refused=SPEAKERS)
+def test_diarized_stream(server: Server, wav: bytes) -> None:
     error = refused(connect(server), wav, stream=True, response_format="diarized_json")
     assert (error.param, error.code) == ("response_format", "unsupported_value")
 
 
-def test_broken_file_and_broken_engine_row_40(
+@pytest.mark.row(40)
+def test_broken_file_and_broken_engine(
     start_server: StartServer, wav: bytes, two_minutes: bytes
 ) -> None:
     server = start_server(model_path="fake:fail_on=5", batch_size=1, replicas=1, chunk_length_s=8)
@@ -122,7 +124,8 @@ def upload_head(server: Server, length: int) -> bytes:
     ).encode()
 
 
-def test_leaving_in_the_stream_row_41(slow: Server, two_minutes: bytes) -> None:
+@pytest.mark.row(41)
+def test_leaving_in_the_stream(slow: Server, two_minutes: bytes) -> None:
     url = f"{slow.base_url}/audio/transcriptions"
     files = {"file": ("s.wav", two_minutes)}
     data = {"stream": "true", "language": "en", "chunk_length_s": "8"}
@@ -132,14 +135,16 @@ def test_leaving_in_the_stream_row_41(slow: Server, two_minutes: bytes) -> None:
     assert slow.get("/health").status_code == 200
 
 
-def test_leaving_before_the_answer_row_41(slow: Server, two_minutes: bytes) -> None:
+@pytest.mark.row(41)
+def test_leaving_before_the_answer(slow: Server, two_minutes: bytes) -> None:
     url = f"{slow.base_url}/audio/transcriptions"
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(url, files={"file": ("s.wav", two_minutes)}, timeout=0.8)
     slow.wait_until_idle(2)
 
 
-def test_leaving_in_the_upload_row_41(slow: Server) -> None:
+@pytest.mark.row(41)
+def test_leaving_in_the_upload(slow: Server) -> None:
     with socket.create_connection(("127.0.0.1", slow.port), 10) as link:
         link.sendall(upload_head(slow, 10 << 20) + b"\0" * (2 << 20))
         time.sleep(0.2)
@@ -148,7 +153,8 @@ def test_leaving_in_the_upload_row_41(slow: Server) -> None:
     assert slow.get("/health").status_code == 200
 
 
-def test_full_queue_row_42(slow: Server, wav: bytes, make_wav: MakeWav) -> None:
+@pytest.mark.row(42)
+def test_full_queue(slow: Server, wav: bytes, make_wav: MakeWav) -> None:
     blocker = threading.Thread(
         target=ask, args=(connect(slow), make_wav({1.0: 1}, 60)), kwargs={"language": "en"}
     )
@@ -170,7 +176,8 @@ def test_full_queue_row_42(slow: Server, wav: bytes, make_wav: MakeWav) -> None:
     assert seen[1][0] - seen[0][0] >= wait
 
 
-def test_permanent_failures_are_not_retried_row_43(start_server: StartServer, wav: bytes) -> None:
+@pytest.mark.row(43)
+def test_permanent_failures_are_not_retried(start_server: StartServer, wav: bytes) -> None:
     server = start_server(model_path="fake:nonsense=1")
     sent: list[httpx.Request] = []
     http = httpx.Client(event_hooks={"request": [sent.append]}, timeout=30)
