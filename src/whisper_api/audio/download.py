@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import httpx
@@ -76,6 +76,32 @@ class Fetched:
     chunks: AsyncIterator[bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is asked of the other side."""
+
+    method: str = "GET"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+
+
+async def post(
+    url: str, body: bytes, headers: Mapping[str, str], *, allowed: Allowed, seconds: float
+) -> int:
+    """Send ``body`` to ``url``, following nothing; the status of the answer.
+
+    Raises:
+        UrlRefused: a scheme or address that is not allowed.
+        UrlFailed: the other side does not answer in time.
+    """
+    call = Call("POST", headers, body)
+    with _failures(seconds):
+        async with asyncio.timeout(seconds), _client(seconds) as client:
+            response = await _connect(client, _parse(url), allowed, call)
+            await response.aclose()
+            return response.status_code
+
+
 @asynccontextmanager
 async def fetch(
     url: str,
@@ -90,12 +116,8 @@ async def fetch(
         UrlRefused: a scheme, address or redirect that is not allowed.
         UrlFailed: the other side does not answer, or not with the file.
     """
-    limits = httpx.Timeout(min(seconds, 30.0))
-    try:
-        async with (
-            asyncio.timeout(seconds),
-            httpx.AsyncClient(trust_env=False, timeout=limits, follow_redirects=False) as client,
-        ):
+    with _failures(seconds):
+        async with asyncio.timeout(seconds), _client(seconds) as client:
             response, final = await _follow(client, url, allowed, max_redirects)
             try:
                 _check(response)
@@ -103,6 +125,17 @@ async def fetch(
                 yield Fetched(name, _length(response), response.aiter_raw(CHUNK))
             finally:
                 await response.aclose()
+
+
+def _client(seconds: float) -> httpx.AsyncClient:
+    limits = httpx.Timeout(min(seconds, 30.0))
+    return httpx.AsyncClient(trust_env=False, timeout=limits, follow_redirects=False)
+
+
+@contextmanager
+def _failures(seconds: float) -> Iterator[None]:
+    try:
+        yield
     except TimeoutError as error:
         raise UrlFailed(f"The URL was not fetched within {seconds:.0f} seconds.") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -141,7 +174,7 @@ async def _follow(
 ) -> tuple[httpx.Response, SplitResult]:
     for _ in range(max_redirects + 1):
         parts = _parse(url)
-        response = await _connect(client, parts, allowed)
+        response = await _connect(client, parts, allowed, Call())
         target = response.headers.get("location")
         if response.status_code not in _REDIRECTS or not target:
             return response, parts
@@ -151,37 +184,54 @@ async def _follow(
 
 
 async def _connect(
-    client: httpx.AsyncClient, parts: SplitResult, allowed: Allowed
+    client: httpx.AsyncClient, parts: SplitResult, allowed: Allowed, call: Call
 ) -> httpx.Response:
     """Open ``parts`` at one of its host's addresses, in the order the resolver gave them."""
     host = parts.hostname or ""
     port = parts.port or _PORTS[parts.scheme]
     addresses = await _resolve(host, port, allowed)
-    for address in addresses[:-1]:
+    requests = [_request(client, parts, host, port, address, call) for address in addresses]
+    for request in requests[:-1]:
         try:
-            return await client.send(_request(client, parts, host, port, address), stream=True)
+            return await client.send(request, stream=True)
         except httpx.ConnectError:
             continue
-    return await client.send(_request(client, parts, host, port, addresses[-1]), stream=True)
+    return await client.send(requests[-1], stream=True)
 
 
 def _request(
-    client: httpx.AsyncClient, parts: SplitResult, host: str, port: int, address: Address
+    client: httpx.AsyncClient,
+    parts: SplitResult,
+    host: str,
+    port: int,
+    address: Address,
+    call: Call,
 ) -> httpx.Request:
     """A request to ``address`` that names ``host`` in its header and in the TLS handshake."""
     literal = f"[{address}]" if address.version == 6 else str(address)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     shown = f"[{host}]" if ":" in host else host.encode("idna").decode()
     return client.build_request(
-        "GET",
+        call.method,
         f"{parts.scheme}://{literal}:{port}{path}",
+        content=call.body,
         headers={
+            **call.headers,
             "Host": shown if port == _PORTS[parts.scheme] else f"{shown}:{port}",
             "Accept-Encoding": "identity",
             "User-Agent": "whisper-api-server",
         },
         extensions={"sni_hostname": shown.strip("[]")},
     )
+
+
+def check_url(url: str) -> None:
+    """Refuse a URL that could never be called, before it is kept.
+
+    Raises:
+        UrlRefused: another scheme, no host, or a password in it.
+    """
+    _parse(url)
 
 
 async def _resolve(host: str, port: int, allowed: Allowed) -> list[Address]:
