@@ -38,6 +38,8 @@ WhisperApiError
     RequestTimedOut           the whole request took longer than allowed
     ModelBroken               a model folder that cannot be used
     RecordBroken              a stored record that cannot be read
+    TaskAbandoned             a task whose process died each time
+    TaskStale                 what a task has done so far no longer fits
 """
 
 from __future__ import annotations
@@ -313,3 +315,15 @@ class RecordBroken(ServerError):
     """A stored record cannot be read."""
 
     default_code = "record_broken"
+
+
+class TaskAbandoned(ServerError):
+    """The server process ended again and again while it worked on this task."""
+
+    default_code = "task_abandoned"
+
+
+class TaskStale(ServerError):
+    """The settings have changed since this task began; retry it, then it starts anew."""
+
+    default_code = "task_stale"

@@ -154,7 +154,7 @@ class KeyRing:
         requests, minutes = entry.requests_per_minute, entry.audio_minutes_per_day
         return Key(
             digest=digest,
-            caller=Caller(entry.name, entry.name, admin=entry.role == "admin"),
+            caller=Caller(entry.name, entry.name, entry.role == "admin", entry.callback_url),
             allowance=Allowance(
                 self.everybody.requests_per_minute if requests is None else requests,
                 self.everybody.audio_minutes_per_day if minutes is None else minutes,

@@ -1,8 +1,9 @@
-"""Locks on files: held as long as the handle is open, gone with the process however it ends."""
+"""Files that processes share: locks that end with their process, and values made once."""
 
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from pathlib import Path
 
@@ -25,6 +26,26 @@ def try_lock(path: Path, *, ours: bool = False) -> int | None:
         os.close(handle)
         return None
     return handle
+
+
+def write_once(path: Path, text: str) -> str:
+    """What ``path`` holds; ``text`` where nobody has written it yet. Only this user may read it.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = path.with_name(f"{path.name}-{secrets.token_hex(6)}.tmp")
+        draft.touch(mode=0o600)
+        draft.write_text(text, "utf-8")
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass  # another process was first
+        finally:
+            draft.unlink()
+    return path.read_text("utf-8")
 
 
 if sys.platform == "win32":

@@ -58,6 +58,17 @@ def coverage(waveform: Waveform, results: Iterable[WindowResult]) -> Coverage:
     )
 
 
+def add_coverage(parts: Iterable[Coverage]) -> Coverage:
+    """The receipt of several stretches together."""
+    decoded = voiced = covered = dropped = 0.0
+    for part in parts:
+        decoded += part.decoded
+        voiced += part.voiced
+        covered += part.covered
+        dropped += part.dropped
+    return Coverage(decoded, voiced, covered, dropped)
+
+
 def splice(decoded: Decoded, extra: Sequence[tuple[float, Decoded]]) -> Decoded:
     """``decoded`` with the pieces of re-decoded gaps put in, in time order.
 

@@ -65,6 +65,18 @@ class Metrics:
         )
         self.uptime.set_to_current_time()
         self._declare_reuse(r)
+        self._declare_tasks(r)
+
+    def _declare_tasks(self, r: CollectorRegistry) -> None:
+        self.tasks = Counter(
+            "whisper_tasks", "Tasks that ended in this process.", ["status"], registry=r
+        )
+        self.webhooks = Counter(
+            "whisper_webhooks",
+            "Webhook calls: delivered, retried (failed, tried again later), dead.",
+            ["outcome"],
+            registry=r,
+        )
 
     def _declare_reuse(self, r: CollectorRegistry) -> None:
         self.reuse = Counter(

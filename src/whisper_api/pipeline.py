@@ -33,6 +33,7 @@ from whisper_api.prompts import build_prompt
 from whisper_api.scheduler import Scheduler, Ticket
 from whisper_api.types import (
     AudioFile,
+    Coverage,
     Lane,
     Options,
     Plan,
@@ -266,6 +267,19 @@ def finish(
     segments: Sequence[Segment],
 ) -> Transcript:
     """Stage three: the transcript of a plan whose windows are all decoded."""
+    warnings = [warning for result in results for warning in result.warnings]
+    return assemble(plan, segments, coverage(waveform, results), warnings, waveform.damaged)
+
+
+def assemble(
+    plan: Plan,
+    segments: Sequence[Segment],
+    covered: Coverage,
+    warnings: Sequence[str],
+    damaged: int,
+) -> Transcript:
+    """As ``finish``, from what was kept of the windows; ``damaged`` counts unreadable packets."""
+    damage = f"the file is damaged: {damaged} packets could not be decoded"
     return Transcript(
         task=plan.options.task,
         language=plan.language,
@@ -273,20 +287,14 @@ def finish(
         duration=plan.duration,
         segments=tuple(segments),
         model=plan.model,
-        coverage=coverage(waveform, results),
-        warnings=plan.warnings + _damage(waveform) + tuple(w for r in results for w in r.warnings),
+        coverage=covered,
+        warnings=plan.warnings + ((damage,) if damaged else ()) + tuple(warnings),
     )
 
 
 def _behind(waveform: Waveform, progress: Progress) -> float:
     """Seconds of audio that need no more work."""
     return waveform.seconds(progress.results[-1].window.stop) if progress.results else 0.0
-
-
-def _damage(waveform: Waveform) -> tuple[str, ...]:
-    if not waveform.damaged:
-        return ()
-    return (f"the file is damaged: {waveform.damaged} packets could not be decoded",)
 
 
 def check_options(engine: Engine, options: Options) -> None:

@@ -24,6 +24,9 @@ from whisper_api.pipeline import Pipeline
 from whisper_api.pool import Pool
 from whisper_api.scheduler import Scheduler
 from whisper_api.stored_audio import StoredAudio
+from whisper_api.tasks.live import Parts
+from whisper_api.tasks.service import Tasks
+from whisper_api.tasks.transcripts import KeptTranscripts
 from whisper_api.types import Lane, Options, Transcript
 from whisper_api.uploads import UploadStore
 
@@ -49,6 +52,7 @@ class Runtime:
     jobs: Jobs
     database: Database
     audio: StoredAudio
+    tasks: Tasks
     failure: str | None = field(default=None)
     """Why the default model could not be loaded, in words for people."""
     ready: bool = False
@@ -138,6 +142,11 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         stack.push_async_callback(jobs.close)
         database = Database(settings)
         stack.push_async_callback(asyncio.to_thread, database.close)
+        audio = StoredAudio(settings, database)
+        uploads = UploadStore(settings)
+        parts = Parts(settings, pipeline, scheduler, pool, decoder, audio)
+        tasks = Tasks(parts, database, metrics, uploads, KeptTranscripts(database))
+        stack.push_async_callback(tasks.close)
         yield Runtime(
             settings=settings,
             metrics=metrics,
@@ -146,11 +155,12 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             intake=Intake(settings, decoder),
             scheduler=scheduler,
             pool=pool,
-            uploads=UploadStore(settings),
+            uploads=uploads,
             pipeline=pipeline,
             jobs=jobs,
             database=database,
-            audio=StoredAudio(settings, database),
+            audio=audio,
+            tasks=tasks,
         )
 
 

@@ -83,4 +83,49 @@ tasks = sa.Table(
     sa.Column("callback_url", sa.Text),
     sa.Column("options", sa.JSON, nullable=False),
     sa.Column("error", sa.JSON),
+    sa.Column("stalls", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("run", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("windows", sa.Integer),
+    sa.Column("done", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("segments", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("plan", sa.LargeBinary),  # tasks.record.PLANNED
 )
+"""Fields and their meaning: ``tasks.record.TaskRecord``."""
+
+task_batches = sa.Table(
+    "task_batches",
+    metadata,
+    sa.Column("task_id", sa.ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("first", sa.Integer, primary_key=True),  # index of the first window
+    sa.Column("stop", sa.Integer, nullable=False),  # one past the last
+    sa.Column("first_segment", sa.Integer, nullable=False),
+    sa.Column("segments", sa.Integer, nullable=False),  # how many
+    sa.Column("content", sa.LargeBinary, nullable=False),  # tasks.record.BATCH
+)
+"""What an unfinished task has decoded so far."""
+
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("task_id", sa.ForeignKey("tasks.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("event", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),  # pending, delivered or dead
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("next_at", sa.Double, index=True),  # null when nothing more is tried
+    sa.Column("finished_at", sa.Double),
+    sa.Column("response_status", sa.Integer),
+    sa.Column("error", sa.Text),
+    sa.Column("payload", sa.Text, nullable=False),
+)
+"""Webhook messages."""
+
+executors = sa.Table(
+    "executors",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("seen_at", sa.Double, nullable=False),  # by the database's clock
+)
+"""Processes that run tasks, and when each was last heard of."""

@@ -40,6 +40,7 @@ class Caller:
     key: str = ""  #: id of the API key, never the key itself; empty where no keys are set
     name: str = "everybody"  #: the key's name, for people
     admin: bool = True  #: whether they may see and change what belongs to others
+    callback_url: str | None = None  #: webhook for their tasks that name none
 
     def may_see(self, owner: str) -> bool:
         """Whether something left by the key ``owner`` is for their eyes."""

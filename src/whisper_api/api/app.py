@@ -13,7 +13,7 @@ from starlette.types import Scope
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from whisper_api import __version__
-from whisper_api.api import errors, models, system, transcriptions, uploads
+from whisper_api.api import errors, models, system, tasks, transcriptions, uploads
 from whisper_api.api.access import ApiKey, RateLimit, SameOrigin
 from whisper_api.api.auth import Authenticator
 from whisper_api.api.forms import BODY_OVERHEAD, FIELD_LIMIT
@@ -60,6 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.notes = {}
     errors.install(app)
     app.include_router(transcriptions.router)
+    app.include_router(tasks.router)
     app.include_router(uploads.router)
     app.include_router(models.router)
     app.include_router(system.router)
@@ -92,6 +93,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
         async with open_runtime(settings) as runtime:
             await runtime.open_records()
             app.state.runtime = runtime
+            await runtime.tasks.start(errors.error_of, tasks.webhook_data)
             loading = asyncio.create_task(runtime.preload())
             try:
                 yield
@@ -107,7 +109,7 @@ def _body_limit(settings: Settings) -> Callable[[str], tuple[int, int]]:
     whole = ("/v1/audio/transcriptions", "/v1/audio/translations")
 
     def limit(path: str) -> tuple[int, int]:
-        if path == "/v1/audio/transcriptions/base64":
+        if path in ("/v1/audio/transcriptions/base64", tasks.SUBMIT):
             # Four characters for three bytes, and line ends or escapes between them.
             return file * 4 // 3 + file // 20 + FIELD_LIMIT, file
         if path in whole or path.endswith("/multipart"):

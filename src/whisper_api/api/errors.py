@@ -74,6 +74,12 @@ def error_body(
     return {"error": {"message": message, "type": type_, "param": param, "code": code}}
 
 
+def error_of(error: errors.WhisperApiError) -> dict[str, Any]:
+    """OpenAI's error object for one of our errors, without the ``error`` around it."""
+    found: dict[str, Any] = body_for(error)["error"]
+    return found
+
+
 def body_for(error: errors.WhisperApiError) -> dict[str, Any]:
     """The body for one of our errors."""
     return error_body(error.message, answer_for(error).type, error.param, error.code)

@@ -17,6 +17,32 @@ from whisper_api.types import AudioFile
 _LONGEST_TOKEN = 64
 
 
+async def read_any(
+    request: Request, intake: Intake, scratch: Scratch
+) -> tuple[dict[str, Any], AudioFile | None]:
+    """As ``read_base64``, for bodies that need not have a ``file``."""
+    splitter = TextSplitter("file")
+    body: dict[str, Any] = {}
+    try:
+        file = await intake.from_base64(scratch, "", _characters(request, splitter, body))
+    except AudioMissing:
+        if splitter.found:
+            raise
+        return body, None
+    del body["file"]
+    return body, file
+
+
+async def _characters(
+    request: Request, splitter: TextSplitter, body: dict[str, Any]
+) -> AsyncIterator[bytes]:
+    """The text of ``file`` as it arrives; then ``body`` gets everything else."""
+    async for chunk in request.stream():
+        yield splitter.feed(chunk)
+    # Judged before the audio, so that a broken body is not called broken audio.
+    body.update(json_object(bytes(splitter.skeleton)))
+
+
 async def read_base64(
     request: Request, intake: Intake, scratch: Scratch
 ) -> tuple[dict[str, Any], AudioFile]:
@@ -28,19 +54,9 @@ async def read_base64(
         InvalidOption: ``file`` is not base64.
         ClientDisconnect: the caller left.
     """
-    splitter = TextSplitter("file")
-
-    async def characters() -> AsyncIterator[bytes]:
-        async for chunk in request.stream():
-            yield splitter.feed(chunk)
-        # Judged before the audio, so that a broken body is not called broken audio.
-        body.update(json_object(bytes(splitter.skeleton)))
-        if not splitter.found:
-            raise AudioMissing("The body has no text 'file' with the audio as base64.")
-
-    body: dict[str, Any] = {}
-    file = await intake.from_base64(scratch, "", characters())
-    del body["file"]
+    body, file = await read_any(request, intake, scratch)
+    if file is None:
+        raise AudioMissing("The body has no text 'file' with the audio as base64.")
     return body, file
 
 

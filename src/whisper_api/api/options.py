@@ -139,6 +139,15 @@ def parse_request(fields: Fields, settings: Settings, task: Task) -> AudioReques
     )
 
 
+def read_format(text: str) -> Format:
+    """A ``response_format`` by name.
+
+    Raises:
+        InvalidOption: there is no such one here.
+    """
+    return _format(Fields({"response_format": [text]}))
+
+
 def _format(fields: Fields) -> Format:
     asked = fields.text("response_format") or "json"
     for known in FORMATS:

@@ -168,6 +168,12 @@ _SOURCES: dict[str, dict[str, Any]] = {
     "file": _text("Audio as base64, or as a data URL."),
     "url": _text("http(s) address of the audio.", format="uri"),
     "file_path": _text("Path on the server, inside allowed_directories."),
+    "audio_id": _text("Id of a finished upload (/v1/uploads), or of other audio kept here."),
+}
+
+_TASK_FIELDS: dict[str, dict[str, Any]] = {
+    "task": _text("What to write.", enum=["transcribe", "translate"], default="transcribe"),
+    "callback_url": _text("Webhook that is told when the task has ended.", format="uri"),
 }
 
 _ANSWER: dict[str, Any] = {
@@ -223,6 +229,20 @@ def json_body(source: str) -> dict[str, Any]:
     properties |= {name.removesuffix("[]"): schema for name, schema in FIELDS.items()}
     schema = {"type": "object", "required": [source], "properties": properties}
     return _route("application/json", schema)
+
+
+def task() -> dict[str, Any]:
+    """The body of a route that makes a task: a multipart upload, or JSON with any source."""
+    fields = FIELDS | _TASK_FIELDS
+    del fields["stream"]
+    plain = {name.removesuffix("[]"): schema for name, schema in fields.items()}
+    form = {"file": _text("The audio.", format="binary"), **fields}
+    bodies = {
+        "multipart/form-data": {"type": "object", "required": ["file"], "properties": form},
+        "application/json": {"type": "object", "properties": {**_SOURCES, **plain}},
+    }
+    content = {kind: {"schema": schema} for kind, schema in bodies.items()}
+    return {"openapi_extra": {"requestBody": {"required": True, "content": content}}}
 
 
 def _route(media_type: str, schema: dict[str, Any]) -> dict[str, Any]:

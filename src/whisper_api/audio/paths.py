@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import BinaryIO
 
 from whisper_api.audio.media import display_name
-from whisper_api.audio.uploads import PORTION, UploadWriter
-from whisper_api.errors import PathRefused
+from whisper_api.audio.uploads import DISK_FULL, PORTION, UploadWriter
+from whisper_api.errors import NotFound, PathRefused, StorageFull
 
 
 def copy_inside(file_path: str, roots: tuple[Path, ...], writer: UploadWriter) -> None:
@@ -45,6 +47,30 @@ def copy_own(path: Path, writer: UploadWriter) -> None:
         raise PathRefused(f"{path} cannot be read.", param="file") from error
     with _open_regular(real) as file:
         _copy(file, writer)
+
+
+def link_and_hash(path: Path, target: Path) -> str:
+    """Put a file of our own at ``target``, hard-linked where that can be; its sha256 in hex.
+
+    Raises:
+        NotFound: it is gone.
+        StorageFull: it had to be copied, and there is no room.
+    """
+    try:
+        try:
+            os.link(path, target)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            shutil.copyfile(path, target)
+        with target.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise NotFound("The upload was removed meanwhile.", param="audio_id") from error
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise StorageFull from error
+        raise
 
 
 def _within(path: Path, roots: list[Path]) -> bool:

@@ -21,7 +21,7 @@ from whisper_api.audio.media import (
     extension,
     same_container,
 )
-from whisper_api.audio.paths import copy_inside, copy_own
+from whisper_api.audio.paths import copy_inside, copy_own, link_and_hash
 from whisper_api.audio.probe import Probe
 from whisper_api.audio.scratch import Scratch
 from whisper_api.audio.uploads import PORTION, Base64Reader, UploadWriter, too_large
@@ -167,6 +167,18 @@ class Intake:
             FileTooLarge: and what ``finish`` raises.
         """
         return await self._copied(scratch, partial(copy_own, path), path.name)
+
+    async def from_upload(self, scratch: Scratch, path: Path, name: str) -> AudioFile:
+        """A finished upload in parts, hard-linked where that can be.
+
+        Raises:
+            NotFound: it was removed meanwhile.
+            StorageFull: and what ``finish`` raises.
+        """
+        target = scratch.unique("upload")
+        digest = await asyncio.to_thread(link_and_hash, path, target)
+        size = (await asyncio.to_thread(target.stat)).st_size
+        return await self._checked(target, name, size, digest)
 
     async def _copied(
         self, scratch: Scratch, copy: Callable[[UploadWriter], None], name: str | None = None

@@ -43,6 +43,8 @@ class KeyEntry(Section):
     """Instead of the general limit."""
     audio_minutes_per_day: AudioMinutes | None = None
     """Instead of the general limit."""
+    callback_url: str | None = None
+    """Webhook told of this key's tasks that name none themselves."""
     expires: Moment | None = None
     """Date (its end, UTC) or time after which the key is refused."""
 

@@ -1,0 +1,1 @@
+"""Durable tasks: see ``service``; ``workflow`` is the sequence of steps."""

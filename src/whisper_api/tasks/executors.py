@@ -1,0 +1,127 @@
+"""Which process is which, and which of them are dead.
+
+A process holds the lock of a numbered file in the data folder; folder and number make its name,
+so a restarted process gets its old name back and takes up its own tasks. A second process on
+the same folder gets the next number. Every name has a heartbeat in the database, for processes
+on other machines: whose heart stops, or whose lock is free, has its tasks taken over.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from whisper_api.database import Database
+from whisper_api.locks import try_lock, write_once
+from whisper_api.tables import executors
+
+MOST = 1024
+_POSTGRES_CLOCK = "extract(epoch FROM clock_timestamp())"
+
+
+class Executor:
+    """This process among those that share a database."""
+
+    def __init__(self, folder: Path, database: Database, takeover: float) -> None:
+        """``folder`` holds the locks; ``takeover``: seconds of silence that mean death."""
+        self._folder = folder
+        self._database = database
+        self._takeover = takeover
+        self._handle: int | None = None
+        self.name = ""
+
+    def claim(self) -> str:
+        """Take the first free name of this folder. It blocks.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        node = _node(self._folder / "node")
+        for number in range(MOST):
+            handle = try_lock(_touched(self._folder / f"{number}.lock"))
+            if handle is not None:
+                self._handle, self.name = handle, f"{node}-{number}"
+                return self.name
+        raise OSError(f"{MOST} processes use {self._folder}")
+
+    def release(self) -> None:
+        """Give the name back; idempotent."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            os.close(handle)
+
+    async def beat(self) -> None:
+        """Say that this process lives."""
+        await self._database.run(lambda connection: _beat(connection, self.name))
+
+    async def claim_dead(self) -> list[str]:
+        """Names of dead processes whose tasks this one is to take over; tell ``bury`` when done.
+
+        Each is given to one process only; it is given out again if that one dies on the way.
+        """
+        here = self._free_here()
+
+        def work(connection: sa.Connection) -> list[str]:
+            now = _now(connection)
+            rows = connection.execute(sa.select(executors)).all()
+            late = now - self._takeover
+            found = [row for row in rows if row.seen_at < late or row.id in here]
+            return [row.id for row in found if row.id != self.name and _take(connection, row, now)]
+
+        return await self._database.run(work)
+
+    async def bury(self, names: Sequence[str]) -> None:
+        """Forget dead processes that have no tasks left."""
+        statement = executors.delete().where(executors.c.id.in_(names))
+        await self._database.run(lambda connection: connection.execute(statement))
+
+    async def known(self) -> set[str]:
+        """Names whose tasks are looked after: of the living, and of the dead until buried."""
+        query = sa.select(executors.c.id)
+        found = await self._database.run(lambda c: c.execute(query).scalars().all(), write=False)
+        return set(found)
+
+    def _free_here(self) -> set[str]:
+        """Names of this folder whose processes are gone."""
+        node, found = _node(self._folder / "node"), set()
+        for path in self._folder.glob("*.lock"):
+            name = f"{node}-{path.stem}"
+            handle = try_lock(path) if name != self.name else None
+            if handle is not None:
+                os.close(handle)
+                found.add(name)
+        return found
+
+
+def _take(connection: sa.Connection, row: sa.Row[tuple[str, float]], now: float) -> bool:
+    mine = (executors.c.id == row.id) & (executors.c.seen_at == row.seen_at)
+    return bool(connection.execute(executors.update().where(mine).values(seen_at=now)).rowcount)
+
+
+def _beat(connection: sa.Connection, name: str) -> None:
+    now = _now(connection)
+    mine = executors.update().where(executors.c.id == name).values(seen_at=now)
+    if not connection.execute(mine).rowcount:
+        connection.execute(executors.insert().values(id=name, seen_at=now))
+
+
+def _now(connection: sa.Connection) -> float:
+    """The database's clock, because machines disagree."""
+    on_sqlite = connection.dialect.name == "sqlite"
+    clock = "(julianday('now') - 2440587.5) * 86400" if on_sqlite else _POSTGRES_CLOCK
+    return float(connection.execute(sa.text(f"SELECT {clock}")).scalar_one())
+
+
+def _node(path: Path) -> str:
+    """The folder's own random name, made once."""
+    return write_once(path, secrets.token_hex(8))
+
+
+def _touched(path: Path) -> Path:
+    path.touch(mode=0o600)
+    return path

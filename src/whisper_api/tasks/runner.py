@@ -1,0 +1,293 @@
+"""What the steps of a task do, on the event loop; every error ends in a state, never in a loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+
+from whisper_api.errors import ServerError, TaskAbandoned, TaskStale, WhisperApiError
+from whisper_api.merge import add_coverage, coverage
+from whisper_api.metrics import Metrics
+from whisper_api.pipeline import assemble, check_options
+from whisper_api.tasks.live import Attempt, Parts, Pulse
+from whisper_api.tasks.policy import persist
+from whisper_api.tasks.record import Batch, Planned, Saved, Status, TaskRecord
+from whisper_api.tasks.store import Also, Progress, TaskStore
+from whisper_api.types import Transcript
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+INTERNAL = "internal_error"
+ENDED = -1
+LEFT = -2
+"""The process stops; the task stays as it is."""
+MOST_WINDOWS = 64
+"""Windows of one batch."""
+
+
+class Transcripts(Protocol):
+    """Where finished transcripts go."""
+
+    async def keep(self, record: TaskRecord, transcript: Transcript) -> str:
+        """Write a task's transcript, once however often it is called; the record's id."""
+        ...
+
+    async def transcript(self, record: TaskRecord) -> Transcript:
+        """What was written, as it was written.
+
+        Raises:
+            NotFound: it was deleted.
+        """
+        ...
+
+
+Describe = Callable[[WhisperApiError], dict[str, Any]]
+"""An error as OpenAI's object."""
+
+
+class Runner:
+    """The attempts of this process."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        store: TaskStore,
+        metrics: Metrics,
+        transcripts: Transcripts,
+        also: Also,
+    ) -> None:
+        """``also`` joins the transaction that ends a task."""
+        self.describe: Describe = _plainly
+        self.attempts: dict[str, Attempt] = {}
+        self.leaving = False
+        self._parts = parts
+        self._store = store
+        self._metrics = metrics
+        self._transcripts = transcripts
+        self._also = also
+
+    async def begin(self, ident: str, run: int) -> int:
+        """Take a task up; ``ENDED`` where there is nothing to do."""
+        if self.leaving:
+            return LEFT
+        record = await self._saved(ident, lambda: self._store.begin(ident, run))
+        if record is None:
+            return ENDED
+        limit = self._parts.settings.task_max_attempts
+        attempt = Attempt(record, self._parts, Pulse(), processed=record.processed)
+        if record.stalls > limit:
+            await self._fail(attempt, TaskAbandoned(_abandoned(limit)))
+            return ENDED
+        self.attempts[ident] = attempt
+        return 0
+
+    async def plan(self, ident: str) -> int:
+        """The plan step: its windows' number."""
+        return await self._step(ident, self._plan)
+
+    async def batch(self, ident: str, first: int) -> int:
+        """A batch step: the index of the next window."""
+        return await self._step(ident, lambda attempt: self._batch(attempt, first))
+
+    async def merge(self, ident: str) -> int:
+        """The last step."""
+        return await self._step(ident, self._merge)
+
+    async def end(self, ident: str) -> int:
+        """Let go of everything."""
+        attempt = self.attempts.pop(ident, None)
+        if attempt is not None:
+            await attempt.close()
+            attempt.pulse.beat()
+        return 0
+
+    def stop(self, ident: str) -> None:
+        """End an attempt of this process, if there is one."""
+        if ident in self.attempts:
+            self.attempts[ident].stop()
+
+    async def leave(self) -> None:
+        """Interrupt all attempts in good order; they go on when a process takes them up."""
+        self.leaving = True
+        running = list(self.attempts)
+        for ident in running:
+            self.attempts[ident].stop()
+        if running:
+            try:
+                await self._store.rest(running)
+            except WhisperApiError as error:
+                log.warning("interrupted tasks could not be noted: %s", error.message)
+
+    async def _step(self, ident: str, work: Callable[[Attempt], Awaitable[int]]) -> int:
+        """Run ``work``; its errors become the task's state."""
+        attempt = self.attempts.get(ident)
+        if self.leaving or attempt is None or attempt.stopped:
+            return LEFT if self.leaving else ENDED
+        attempt.task = asyncio.current_task()
+        try:
+            return await work(attempt)
+        except asyncio.CancelledError:
+            if not attempt.stopped:
+                raise
+            return LEFT if self.leaving else ENDED
+        except WhisperApiError as error:
+            await self._fail(attempt, error)
+        except Exception:
+            log.exception("task %s: unexpected error", ident)
+            unforeseen = ServerError("The server had an error; its log has more.", code=INTERNAL)
+            await self._fail(attempt, unforeseen)
+        finally:
+            attempt.task = None
+        return ENDED
+
+    async def _plan(self, attempt: Attempt) -> int:
+        if await self._planned(attempt) is None:
+            ident = attempt.record.id
+            planned = await persist(lambda: self._make_plan(attempt), ident, tidy=attempt.close)
+            record = attempt.record
+            if not await self._saved(ident, lambda: self._store.save_plan(record, planned)):
+                return ENDED
+            self._use(attempt, planned)
+        assert attempt.planned is not None
+        return len(attempt.planned.plan.windows)
+
+    async def _make_plan(self, attempt: Attempt) -> Planned:
+        opened, options = await attempt.open(), attempt.record.asked.options
+        check_options(opened.engine, options)
+        waveform = opened.waveform
+        plan = await self._parts.pipeline.plan(
+            opened.file, waveform, options, opened.engine, opened.ticket
+        )
+        return Planned(plan, waveform.samples, waveform.lead, waveform.tail, waveform.damaged)
+
+    async def _batch(self, attempt: Attempt, first: int) -> int:
+        ident = attempt.record.id
+        planned = await self._planned(attempt)
+        if planned is None:
+            raise TaskStale("The plan of this task is missing; try it again.")
+        if attempt.saved is None:
+            attempt.saved = await self._saved(ident, lambda: self._store.saved(ident))
+        known = attempt.saved.get(first)
+        if known is None:
+            attempt.segments = _before(attempt.saved, first)
+            batch = await persist(
+                lambda: self._decode(attempt, planned, first), ident, tidy=attempt.close
+            )
+            known = Saved(batch.stop, attempt.segments + len(batch.segments))
+            if not await self._saved(ident, lambda: self._save(attempt, batch)):
+                return ENDED
+            attempt.saved[first] = known
+        attempt.segments, attempt.fresh = known.segments, []
+        attempt.pulse.beat()
+        return known.stop
+
+    async def _decode(self, attempt: Attempt, planned: Planned, first: int) -> Batch:
+        opened = await attempt.open()
+        if not planned.fits(opened.waveform):
+            raise TaskStale
+        seconds = self._parts.settings.task_checkpoint_s
+        results = await attempt.decode(first, seconds, MOST_WINDOWS)
+        return Batch(
+            first=first,
+            stop=first + len(results),
+            segments=tuple(attempt.fresh),
+            coverage=coverage(opened.waveform, results),
+            warnings=tuple(warning for result in results for warning in result.warnings),
+        )
+
+    async def _save(self, attempt: Attempt, batch: Batch) -> bool:
+        return await self._store.save_batch(
+            attempt.record, batch, attempt.segments, Progress(attempt.processed, attempt.eta)
+        )
+
+    async def _merge(self, attempt: Attempt) -> int:
+        record, ident = attempt.record, attempt.record.id
+        planned = await self._planned(attempt)
+        batches = await self._saved(ident, lambda: self._store.batches(ident))
+        if planned is None or not _complete(batches, len(planned.plan.windows)):
+            raise TaskStale("Parts of this task are missing; try it again.")
+        transcript = assemble(
+            planned.plan,
+            [segment for batch in batches for segment in batch.segments],
+            add_coverage(batch.coverage for batch in batches),
+            [warning for batch in batches for warning in batch.warnings],
+            planned.damaged,
+        )
+        kept = await self._saved(ident, lambda: self._transcripts.keep(record, transcript))
+        if not await self._saved(
+            ident,
+            lambda: self._store.finish(record, Status.COMPLETED, self._also, history_id=kept),
+        ):
+            return ENDED
+        self._metrics.audio_seconds.inc(transcript.duration)
+        self._metrics.tasks.labels(status=Status.COMPLETED).inc()
+        log.info("task %s is complete: %.0f s of audio", ident, transcript.duration)
+        return 0
+
+    async def _planned(self, attempt: Attempt) -> Planned | None:
+        """The plan, read from the database where another attempt made it."""
+        if attempt.planned is None:
+            ident = attempt.record.id
+            planned = await self._saved(ident, lambda: self._store.plan(ident))
+            if planned is not None:
+                self._use(attempt, planned)
+        return attempt.planned
+
+    def _use(self, attempt: Attempt, planned: Planned) -> None:
+        plan = planned.plan
+        attempt.planned = planned
+        attempt.record = replace(
+            attempt.record, model=plan.model, duration=plan.duration, windows=len(plan.windows)
+        )
+        attempt.pulse.beat()
+
+    async def _fail(self, attempt: Attempt, error: WhisperApiError) -> None:
+        record = attempt.record
+        if isinstance(error, ServerError):
+            log.error("task %s failed: %s", record.id, error.message, exc_info=error.__cause__)
+        try:
+            written = await self._saved(
+                record.id,
+                lambda: self._store.finish(
+                    record, Status.FAILED, self._also, error=self.describe(error)
+                ),
+            )
+        except WhisperApiError as trouble:
+            log.error("the end of task %s could not be written: %s", record.id, trouble.message)
+            return
+        if written:
+            self._metrics.tasks.labels(status=Status.FAILED).inc()
+
+    async def _saved(self, ident: str, work: Callable[[], Awaitable[T]]) -> T:
+        """A statement to the database, which is waited for as long as it takes."""
+        return await persist(work, ident, tries={})
+
+
+def _before(saved: Mapping[int, Saved], first: int) -> int:
+    """Segments of the batches before window ``first``."""
+    return next((batch.segments for batch in saved.values() if batch.stop == first), 0)
+
+
+def _complete(batches: Sequence[Batch], windows: int) -> bool:
+    """Whether the batches hold every window once."""
+    at = 0
+    for batch in batches:
+        if batch.first != at:
+            return False
+        at = batch.stop
+    return at == windows
+
+
+def _abandoned(limit: int) -> str:
+    return (
+        f"The server process ended {limit} times in a row while it worked on this task; the file "
+        "may be at fault."
+    )
+
+
+def _plainly(error: WhisperApiError) -> dict[str, Any]:
+    return {"message": error.message, "type": "", "param": error.param, "code": error.code}

@@ -1,0 +1,38 @@
+"""A server process whose fake engine notes every window that it decodes, before it does.
+
+``python run_task_server.py '{settings}' LOG``. A line of the log is a process and a window's
+index. The model's name may hold ``die``: then each decode call ends the process.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.e2e import run_server
+
+from whisper_api.engines.base import Decoded, WindowItem
+from whisper_api.engines.fake import FakeEngine
+
+
+def main() -> None:
+    """Serve until told to stop, or killed."""
+    log = Path(sys.argv[2])
+    plain = FakeEngine.decode
+
+    def decode(self: FakeEngine, items: Sequence[WindowItem]) -> list[Decoded]:
+        with log.open("a") as file:
+            for item in items:
+                file.write(f"{os.getpid()} {item.key.partition(':')[2]}\n")
+        if log.with_name("die").exists():
+            os._exit(9)
+        return plain(self, items)
+
+    FakeEngine.decode = decode  # type: ignore[method-assign]
+    run_server.main()
+
+
+if __name__ == "__main__":
+    main()
