@@ -23,6 +23,8 @@ from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
+from cachetools import TTLCache
+
 from whisper_api.checkpoint import is_hugging_face
 from whisper_api.config import Settings
 from whisper_api.convert import convert_folder
@@ -70,6 +72,9 @@ class ModelStore:
         self._lock = threading.Lock()  # one conversion, import or removal at a time
         aliases = dict.fromkeys(OPENAI_NAMES, DEFAULT) | settings.model_aliases
         self._aliases = {name: target for name, target in aliases.items() if target}
+        # Checking a folder means reading its vocabulary: too much for every request.
+        self._known: TTLCache[str, ModelFiles] = TTLCache(256, settings.model_ttl_s)
+        self._known_lock = threading.Lock()
 
     @property
     def default_name(self) -> str:
@@ -91,6 +96,21 @@ class ModelStore:
         """
         name, _ = split_profile(name or "", self._settings.profiles)
         name = self._aliases.get(name, name)
+        with self._known_lock:
+            if (known := self._known.get(name)) is not None:
+                return known
+        files = self._look(name)
+        allowed = self._settings.allowed_models
+        if allowed and not {name, files.id} & {DEFAULT, "", self.default_name, *allowed}:
+            raise ModelNotFound(
+                f"The model {name!r} is not offered here. These are: "
+                f"{', '.join((self.default_name, *allowed))}."
+            )
+        with self._known_lock:
+            self._known[name] = files
+        return files
+
+    def _look(self, name: str) -> ModelFiles:
         if name in ("", DEFAULT, self._settings.model_path, self.default_name):
             return self._default()
         if name == BUNDLED:
@@ -120,6 +140,8 @@ class ModelStore:
         """The default model, the others that lie here, aliases, and the default's profiles."""
         entries = {entry.id: entry for entry in (*self._bundled_entry(), *self._stored())}
         default = self.default_name
+        if allowed := self._settings.allowed_models:
+            entries = {key: entries[key] for key in entries if key in (default, *allowed)}
         first = replace(entries.pop(default, ModelEntry(default)), default=True)
         meant = {
             name: default if target == DEFAULT else target
@@ -187,7 +209,13 @@ class ModelStore:
             # Renaming first: a reader sees the whole model or none.
             trash = Path(tempfile.mkdtemp(prefix=".removing-", dir=self._root))
             folder.rename(trash / folder.name)
+        self.forget()
         shutil.rmtree(trash, ignore_errors=True)
+
+    def forget(self) -> None:
+        """Look at every model's files anew."""
+        with self._known_lock:
+            self._known.clear()
 
     # --- the default --------------------------------------------------------------------------
 
@@ -279,6 +307,7 @@ class ModelStore:
             if target.exists():
                 target.rename(Path(work) / "old")
             made.rename(target)
+        self.forget()
         return replace(files, path=target)
 
     def _stored(self) -> Sequence[ModelEntry]:

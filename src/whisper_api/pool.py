@@ -5,15 +5,25 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from whisper_api.config import Settings
 from whisper_api.engines import ENGINES
 from whisper_api.engines.base import Engine
-from whisper_api.errors import EngineError, SettingsError, WhisperApiError
+from whisper_api.errors import (
+    CapacityError,
+    Conflict,
+    EngineError,
+    InvalidOption,
+    ModelNotFound,
+    SettingsError,
+    WhisperApiError,
+)
+from whisper_api.model_folder import folder_size
 from whisper_api.models import ModelFiles, ModelStore
 
 log = logging.getLogger(__name__)
@@ -42,20 +52,45 @@ def engine_loader(settings: Settings) -> Loader:
     return loader
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in memory, or on its way there."""
+
+    id: str
+    loading: bool
+    users: int  #: requests that hold it now
+    size: int  #: bytes of its files
+    idle_seconds: float  #: since the last request let go of it
+
+
 @dataclass(eq=False, slots=True)
 class _Slot:
     """One model: its load in progress or done, and who uses it."""
 
-    loading: asyncio.Task[Engine]
+    size: int
+    idle_since: float
+    loading: asyncio.Task[Engine] = field(init=False)
     users: int = 0
-    idle_since: float = 0.0
+    admitted: bool = False  #: whether its memory is set aside
+
+    @property
+    def engine(self) -> Engine | None:
+        """The engine, once it is ready."""
+        task = self.loading
+        return task.result() if task.done() and not failed(task) else None
+
+
+def failed(task: asyncio.Task[Engine]) -> bool:
+    """Whether a load that is over has brought no engine."""
+    return task.cancelled() or task.exception() is not None
 
 
 class Pool:
     """The models of one process.
 
     ``closing`` runs before an engine is closed, so that its threads can end first; ``loaded``
-    is told the name of each model that was loaded.
+    is told the name of each model that was loaded. Models together take at most
+    ``model_memory_mb`` (the size of their files): idle ones make room, the longest idle first.
     """
 
     def __init__(
@@ -66,14 +101,17 @@ class Pool:
         closing: Closing | None = None,
         loaded: Loaded | None = None,
         clock: Callable[[], float] = time.monotonic,
+        size: Callable[[ModelFiles], int] | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
         self._closing = closing
         self._loaded = loaded
         self._clock = clock
+        self._size = size or _size_on_disk
         self._load = engine_loader(settings)
         self._slots: dict[str, _Slot] = {}
+        self._room = asyncio.Lock()
 
     @asynccontextmanager
     async def lease(self, model: str | None = None) -> AsyncIterator[Engine]:
@@ -81,29 +119,55 @@ class Pool:
 
         Raises:
             ModelNotFound, ModelBroken: from the store.
+            InvalidOption: it is larger than all the memory that models may take.
+            CapacityError: models in use leave no room for it.
             EngineError: the model could not be loaded; the next call tries again.
         """
         files = await asyncio.to_thread(self._store.resolve, model)
-        slot = self._slot(files)
+        slot = self._slots.get(files.id) or await self._new_slot(files)
         slot.users += 1
         try:
             # Shielded: a caller that leaves must not end a load that others wait for.
             yield await asyncio.shield(slot.loading)
-        except BaseException:
-            if slot.loading.done() and not slot.loading.cancelled() and slot.loading.exception():
-                self._slots.pop(files.id, None)
-            raise
         finally:
             slot.users -= 1
             slot.idle_since = self._clock()
+            if slot.loading.done() and failed(slot.loading) and self._slots.get(files.id) is slot:
+                del self._slots[files.id]
 
     def loaded(self) -> list[Engine]:
         """Every engine that is ready."""
+        return [slot.engine for slot in self._slots.values() if slot.engine is not None]
+
+    def models(self) -> list[LoadedModel]:
+        """Every model in memory or on its way there."""
+        now = self._clock()
         return [
-            slot.loading.result()
-            for slot in self._slots.values()
-            if slot.loading.done() and not slot.loading.cancelled() and not slot.loading.exception()
+            LoadedModel(
+                id=key,
+                loading=not slot.loading.done(),
+                users=slot.users,
+                size=slot.size,
+                idle_seconds=0.0 if slot.users else max(0.0, now - slot.idle_since),
+            )
+            for key, slot in self._slots.items()
         ]
+
+    async def unload(self, model: str | None) -> str:
+        """Take a model out of memory; answers its id.
+
+        Raises:
+            ModelNotFound: it is not loaded, or unknown.
+            Conflict: it is in use.
+        """
+        files = await asyncio.to_thread(self._store.resolve, model)
+        slot = self._slots.get(files.id)
+        if slot is None:
+            raise ModelNotFound(f"The model {files.id!r} is not loaded.")
+        if not _idle(slot):
+            raise Conflict(f"The model {files.id!r} is in use; try again later.")
+        await self._close(self._slots.pop(files.id))
+        return files.id
 
     async def unload_idle(self, seconds: float) -> int:
         """Close models that nobody has used for ``seconds``; answers how many."""
@@ -111,10 +175,10 @@ class Pool:
         idle = [
             key
             for key, slot in self._slots.items()
-            if slot.users == 0 and slot.loading.done() and now - slot.idle_since >= seconds
+            if _idle(slot) and now - slot.idle_since >= seconds
         ]
-        for key in idle:
-            await self._close(self._slots.pop(key))
+        for slot in [self._slots.pop(key) for key in idle]:
+            await self._close(slot)
         return len(idle)
 
     async def close(self) -> None:
@@ -123,13 +187,43 @@ class Pool:
         for slot in slots:
             await self._close(slot)
 
-    def _slot(self, files: ModelFiles) -> _Slot:
-        slot = self._slots.get(files.id)
+    async def _new_slot(self, files: ModelFiles) -> _Slot:
+        size = await asyncio.to_thread(self._size, files)
+        slot = self._slots.get(files.id)  # another request may have been quicker
         if slot is None:
-            slot = self._slots[files.id] = _Slot(asyncio.create_task(self._load_engine(files)))
+            slot = self._slots[files.id] = _Slot(size, self._clock())
+            slot.loading = asyncio.create_task(self._load_engine(files, slot))
         return slot
 
-    async def _load_engine(self, files: ModelFiles) -> Engine:
+    async def _make_room(self, name: str, new: _Slot) -> None:
+        """Close idle models until ``new`` fits."""
+        most = self._settings.model_memory_mb * 1_000_000 or math.inf
+        if new.size > most:
+            raise InvalidOption(
+                f"The model {name!r} has {new.size / 1e6:.0f} MB; all models together may have "
+                f"{most / 1e6:.0f} MB here (model_memory_mb).",
+                param="model",
+                code="model_too_large",
+            )
+        async with self._room:
+            while self._taken() + new.size > most:
+                idle = {key: slot for key, slot in self._slots.items() if _idle(slot)}
+                if not idle:
+                    raise CapacityError(
+                        f"Models in use leave no room for {name!r} now; try again later.",
+                        retry_after=10,
+                        code="model_memory_full",
+                    )
+                oldest = min(idle, key=lambda key: idle[key].idle_since)
+                log.info("model %s makes room for %s", oldest, name)
+                await self._close(self._slots.pop(oldest))
+            new.admitted = True
+
+    def _taken(self) -> int:
+        return sum(slot.size for slot in self._slots.values() if slot.admitted)
+
+    async def _load_engine(self, files: ModelFiles, slot: _Slot) -> Engine:
+        await self._make_room(files.id, slot)
         started = self._clock()
         try:
             engine = await asyncio.to_thread(self._load, files, self._settings)
@@ -150,6 +244,7 @@ class Pool:
             info.compute_type,
             info.reason,
         )
+        slot.idle_since = self._clock()
         return engine
 
     async def _close(self, slot: _Slot) -> None:
@@ -160,3 +255,11 @@ class Pool:
         if self._closing is not None:
             await self._closing(engine)
         await asyncio.to_thread(engine.close)
+
+
+def _size_on_disk(files: ModelFiles) -> int:
+    return 0 if files.kind == "fake" else folder_size(files.path)
+
+
+def _idle(slot: _Slot) -> bool:
+    return slot.users == 0 and slot.loading.done()

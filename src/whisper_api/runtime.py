@@ -22,6 +22,7 @@ from whisper_api.metrics import Metrics
 from whisper_api.models import ModelStore
 from whisper_api.pipeline import Pipeline
 from whisper_api.pool import Pool
+from whisper_api.pulls import Pulls
 from whisper_api.scheduler import Scheduler
 from whisper_api.stored_audio import StoredAudio
 from whisper_api.tasks.live import Parts
@@ -32,6 +33,8 @@ from whisper_api.uploads import UploadStore
 
 log = logging.getLogger(__name__)
 
+IDLE_CHECK_S = 30.0
+"""How often idle models are looked for, at least."""
 DATABASE_WAIT_S = 30.0
 """How long a start waits for a database that does not answer yet."""
 
@@ -48,6 +51,7 @@ class Runtime:
     scheduler: Scheduler
     pool: Pool
     pipeline: Pipeline
+    pulls: Pulls
     uploads: UploadStore
     jobs: Jobs
     database: Database
@@ -73,6 +77,19 @@ class Runtime:
             log.error("the default model is not available: %s", error.message)
         finally:
             report.stopped = True
+        for name in self.settings.preload_models:
+            try:
+                async with self.pool.lease(name):
+                    pass
+            except WhisperApiError as error:
+                log.error("preload_models: %s: %s", name, error.message)
+
+    async def unload_idle(self) -> None:
+        """Take models out of memory that nobody has used for ``model_idle_s``; never ends."""
+        after = self.settings.model_idle_s
+        while after > 0:
+            await asyncio.sleep(min(after, IDLE_CHECK_S))
+            await self.pool.unload_idle(after)
 
     async def open_records(self) -> None:
         """Make the database ready; one that starts at the same time is waited for.
@@ -138,6 +155,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         stack.push_async_callback(scheduler.close)
         detector = await asyncio.to_thread(SpeechDetector)
         pipeline = Pipeline(decoder, detector, pool, scheduler, metrics)
+        pulls = Pulls(store)
+        stack.push_async_callback(pulls.close)
         jobs = Jobs(settings, pipeline, metrics)
         stack.push_async_callback(jobs.close)
         database = Database(settings)
@@ -157,6 +176,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             pool=pool,
             uploads=uploads,
             pipeline=pipeline,
+            pulls=pulls,
             jobs=jobs,
             database=database,
             audio=audio,

@@ -13,7 +13,7 @@ from starlette.types import Scope
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from whisper_api import __version__
-from whisper_api.api import errors, models, system, tasks, transcriptions, uploads
+from whisper_api.api import errors, model_admin, models, system, tasks, transcriptions, uploads
 from whisper_api.api.access import ApiKey, RateLimit, SameOrigin
 from whisper_api.api.auth import Authenticator
 from whisper_api.api.forms import BODY_OVERHEAD, FIELD_LIMIT
@@ -62,6 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(transcriptions.router)
     app.include_router(tasks.router)
     app.include_router(uploads.router)
+    app.include_router(model_admin.router)  # before models: its fixed paths are no ids
     app.include_router(models.router)
     app.include_router(system.router)
     app.mount("/web", system.page_files(), name="web")
@@ -95,10 +96,12 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
             app.state.runtime = runtime
             await runtime.tasks.start(errors.error_of, tasks.webhook_data)
             loading = asyncio.create_task(runtime.preload())
+            tidying = asyncio.create_task(runtime.unload_idle())
             try:
                 yield
             finally:
                 await settle(loading)
+                await settle(tidying)
 
     return lifespan
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from whisper_api.config.kinds import Names, Objects, Section
+from whisper_api.config.kinds import Names, Objects, Section, Texts
 
 
 class ModelSettings(Section):
@@ -20,6 +20,18 @@ class ModelSettings(Section):
     """More names for models, as ``{"gpt-4o-transcribe": "large-v3"}``; ``default`` means the model
     of ``model_path``, an empty text removes a name. Without an entry OpenAI's names mean the
     default."""
+    allowed_models: Texts = ()
+    """Models that requests may name besides the default; empty: all that lie on this machine."""
+    preload_models: Texts = ()
+    """Models loaded at start besides the default."""
+    model_idle_s: Annotated[float, Field(ge=0, le=31_536_000)] = 0
+    """Seconds without use after which a model leaves the memory, the default one too; 0 keeps
+    all."""
+    model_memory_mb: Annotated[float, Field(ge=0, le=100_000_000)] = 0
+    """Most megabytes of models in memory, by the size of their files; idle ones make room, the
+    longest idle first. 0: no limit."""
+    model_ttl_s: Annotated[float, Field(ge=0, le=3600)] = 5
+    """Seconds for which what is known of a model's files is not looked at again."""
     engine: str = "auto"
     """``auto``, an engine's name, or ``module:Class``."""
     device: Annotated[
