@@ -13,7 +13,16 @@ from starlette.types import Scope
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from whisper_api import __version__
-from whisper_api.api import errors, model_admin, models, system, tasks, transcriptions, uploads
+from whisper_api.api import (
+    errors,
+    model_admin,
+    models,
+    schemas,
+    system,
+    tasks,
+    transcriptions,
+    uploads,
+)
 from whisper_api.api.access import ApiKey, RateLimit, SameOrigin
 from whisper_api.api.auth import Authenticator
 from whisper_api.api.forms import BODY_OVERHEAD, FIELD_LIMIT
@@ -55,6 +64,8 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         lifespan=_lifespan(settings),
         middleware=guards(settings),
+        # Every route may answer so; with this nothing is said of the framework's own 422.
+        responses=schemas.ANY_ERROR,
     )
     app.state.settings = settings
     app.state.notes = {}

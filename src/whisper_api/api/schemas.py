@@ -176,6 +176,11 @@ _TASK_FIELDS: dict[str, dict[str, Any]] = {
     "callback_url": _text("Webhook that is told when the task has ended.", format="uri"),
 }
 
+_EVENT: dict[str, Any] = {
+    "type": "object",
+    "description": "One event; its data is a JSON object, in the last one [DONE].",
+    "properties": {"data": {"type": "string", "contentMediaType": "application/json"}},
+}
 _ANSWER: dict[str, Any] = {
     "description": "The transcript in the format asked for; events with stream=true.",
     "content": {
@@ -194,19 +199,27 @@ _ANSWER: dict[str, Any] = {
             }
         },
         "text/plain": {"schema": {"type": "string"}},
-        "text/event-stream": {"schema": {"type": "string"}},
+        "text/event-stream": {"schema": _EVENT},
     },
 }
+
+ANY_ERROR: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorBody, "description": "The request is at fault."},
+    "5XX": {"model": ErrorBody, "description": "The server is at fault."},
+}
+"""What any route may answer."""
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "Something in the request is wrong."},
     401: {"model": ErrorBody, "description": "No API key, or a wrong one."},
     403: {"model": ErrorBody, "description": "The path may not be read."},
     404: {"model": ErrorBody, "description": "No such model."},
+    408: {"model": ErrorBody, "description": "Slower than the client waits; retry to go on."},
     413: {"model": ErrorBody, "description": "The upload is too large."},
     429: {"model": ErrorBody, "description": "The queue is full; see Retry-After."},
     500: {"model": ErrorBody, "description": "The server failed."},
     503: {"model": ErrorBody, "description": "Starting or stopping; see Retry-After."},
+    504: {"model": ErrorBody, "description": "It took too long."},
 }
 """The errors of the audio endpoints."""
 

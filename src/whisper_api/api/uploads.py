@@ -59,7 +59,7 @@ class TusRoute(APIRoute):
 router = APIRouter(tags=["Uploads"], route_class=TusRoute)
 
 
-@router.options("/v1/uploads", summary="What of tus is spoken")
+@router.options("/v1/uploads", summary="What of tus is spoken", status_code=204)
 async def describe(request: Request) -> Response:
     """Versions, extensions and the largest upload, in headers."""
     runtime: Runtime = request.app.state.runtime
