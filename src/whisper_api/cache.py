@@ -59,6 +59,12 @@ class Cache:
             self._kept[work] = kept
         self.size = int(self._kept.currsize)
 
+    def drop(self, wanted: Callable[[Hashable], bool]) -> None:
+        """Forget all work that is ``wanted`` so."""
+        for work in [work for work in self._kept if wanted(work)]:
+            self._kept.pop(work, None)
+        self.size = int(self._kept.currsize)
+
 
 class _Texted(Protocol):
     """A decoded piece or a segment."""

@@ -19,6 +19,7 @@ WhisperApiError
     AuthenticationFailed      no key, or a wrong one
     PermissionRefused         a key that may not do this
     NotFound                  no such task, upload or record, or another's
+    RangeRefused              a part of a file that is not there
     Conflict                  its state does not allow this
     ContentTypeRefused        a body of a type that this route does not take
     ProtocolMismatch          a version of tus that is not spoken here
@@ -179,6 +180,17 @@ class NotFound(RequestError):
     """There is no such thing here."""
 
     default_code = "not_found"
+
+
+class RangeRefused(RequestError):
+    """The part of the file that was asked for begins behind its end."""
+
+    default_code = "range_not_satisfiable"
+
+    def __init__(self, size: int) -> None:
+        """``size`` is that of the file in bytes."""
+        super().__init__()
+        self.size = size
 
 
 class Conflict(RequestError):

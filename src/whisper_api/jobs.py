@@ -181,6 +181,8 @@ class Listener:
         self._record = record
         self._deadline = deadline
         self._leave = leave
+        self.on_result: Callable[[Update], Awaitable[None]] | None = None
+        """Awaited with the update that has the result, before this caller gets it."""
         self._read = 0
         self._left = False
 
@@ -203,7 +205,10 @@ class Listener:
             return None
         if self._read < len(self._record.updates):
             self._read += 1
-            return self._record.updates[self._read - 1]
+            update = self._record.updates[self._read - 1]
+            if update.transcript is not None and self.on_result is not None:
+                await self.on_result(update)
+            return update
         raise self._record.error or ShuttingDown()
 
     async def transcript(self) -> Transcript:
@@ -269,6 +274,12 @@ class Jobs:
     def keeps_windows(self, terms: Terms) -> bool:
         """Whether a caller on such terms who leaves and comes again goes on from there."""
         return terms.keep and self._settings.retry_grace_seconds > 0 < self._cache.most
+
+    def forget(self, owner: str, digest: str) -> None:
+        """Drop what is kept of an owner's work on this audio."""
+        self._cache.drop(
+            lambda work: isinstance(work, Work) and (work.owner, work.digest) == (owner, digest)
+        )
 
     async def close(self) -> None:
         """Stop everything that runs."""

@@ -66,6 +66,20 @@ class Metrics:
         self.uptime.set_to_current_time()
         self._declare_reuse(r)
         self._declare_tasks(r)
+        self._declare_history(r)
+
+    def _declare_history(self, r: CollectorRegistry) -> None:
+        self.history_records = Counter(
+            "whisper_history_records",
+            "Transcripts kept in history, by source: sync, task, import.",
+            ["source"],
+            registry=r,
+        )
+        self.history_failures = Counter(
+            "whisper_history_failures",
+            "Transcripts that were answered but could not be kept.",
+            registry=r,
+        )
 
     def _declare_tasks(self, r: CollectorRegistry) -> None:
         self.tasks = Counter(

@@ -20,6 +20,7 @@ from time import perf_counter
 from typing import TypeVar
 
 from whisper_api.audio.decode import Decoder
+from whisper_api.audio.envelope import with_speech
 from whisper_api.audio.scratch import Scratch
 from whisper_api.audio.speech import SpeechDetector, plan_windows
 from whisper_api.engines.base import Engine
@@ -34,6 +35,7 @@ from whisper_api.scheduler import Scheduler, Ticket
 from whisper_api.types import (
     AudioFile,
     Coverage,
+    Envelope,
     Lane,
     Options,
     Plan,
@@ -59,6 +61,7 @@ class Update:
     done: float  #: audio seconds behind us
     total: float  #: audio seconds altogether
     transcript: Transcript | None = None
+    envelope: Envelope | None = None  #: beside the transcript: what a player draws
 
 
 @dataclass(eq=False, slots=True)
@@ -160,7 +163,8 @@ class Pipeline:
                     yield update(result)
             transcript = finish(plan, waveform, progress.results, segments)
             self._metrics.audio_seconds.inc(plan.duration - before)
-            yield Update((), plan.duration, plan.duration, transcript)
+            envelope = with_speech(waveform, plan.windows)
+            yield Update((), plan.duration, plan.duration, transcript, envelope)
 
     async def plan(
         self,

@@ -17,10 +17,12 @@ from whisper_api.audio.speech import SpeechDetector
 from whisper_api.config import Settings
 from whisper_api.database import Database
 from whisper_api.errors import DatabaseUnavailable, ShuttingDown, WhisperApiError
+from whisper_api.history import History
 from whisper_api.jobs import Jobs
 from whisper_api.metrics import Metrics
 from whisper_api.models import ModelStore
 from whisper_api.pipeline import Pipeline
+from whisper_api.playback import Playback
 from whisper_api.pool import Pool
 from whisper_api.pulls import Pulls
 from whisper_api.scheduler import Scheduler
@@ -35,6 +37,8 @@ log = logging.getLogger(__name__)
 
 IDLE_CHECK_S = 30.0
 """How often idle models are looked for, at least."""
+HOUSEKEEPING_S = 3600.0
+"""Seconds between two clean-ups."""
 DATABASE_WAIT_S = 30.0
 """How long a start waits for a database that does not answer yet."""
 
@@ -57,6 +61,8 @@ class Runtime:
     database: Database
     audio: StoredAudio
     tasks: Tasks
+    playback: Playback
+    history: History
     failure: str | None = field(default=None)
     """Why the default model could not be loaded, in words for people."""
     ready: bool = False
@@ -107,6 +113,19 @@ class Runtime:
                     raise
                 log.warning("waiting for the database: %s", error.message)
                 await asyncio.sleep(1)
+
+    async def keep_house(self) -> None:
+        """Forget old transcripts and sweep stored audio, now and then, until cancelled."""
+        while True:
+            try:
+                forgotten, swept = await self.history.prune(), await self.audio.sweep()
+                if forgotten or swept:
+                    log.info("clean-up: %d old transcripts, %d audio files", forgotten, swept)
+            except WhisperApiError as error:
+                log.warning("clean-up: %s", error.message)
+            except Exception:
+                log.exception("clean-up failed")
+            await asyncio.sleep(HOUSEKEEPING_S)
 
     async def transcribe_path(
         self, path: Path, options: Options, *, model: str | None = None
@@ -162,9 +181,13 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         database = Database(settings)
         stack.push_async_callback(asyncio.to_thread, database.close)
         audio = StoredAudio(settings, database)
+        playback = Playback(settings, audio, decoder, detector)
+        stack.push_async_callback(playback.close)
+        history = History(settings, database, audio, metrics)
+        history.on_forget.append(lambda gone: jobs.forget(gone.owner, gone.digest or ""))
         uploads = UploadStore(settings)
         parts = Parts(settings, pipeline, scheduler, pool, decoder, audio)
-        tasks = Tasks(parts, database, metrics, uploads, KeptTranscripts(database))
+        tasks = Tasks(parts, database, metrics, uploads, KeptTranscripts(history))
         stack.push_async_callback(tasks.close)
         yield Runtime(
             settings=settings,
@@ -181,6 +204,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             database=database,
             audio=audio,
             tasks=tasks,
+            playback=playback,
+            history=history,
         )
 
 

@@ -51,6 +51,17 @@ class Hold:
     until: float  #: Unix seconds
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a stored file, by its content."""
+
+    digest: str
+    size: int  #: bytes
+    mime: str
+    codec: str
+    duration: float | None  #: seconds the container claims
+
+
 class StoredAudio:
     """The audio of history, tasks and finished uploads."""
 
@@ -108,6 +119,15 @@ class StoredAudio:
         if row is None or not caller.may_see(row.owner):
             raise NotFound("There is no stored audio with this id.", param="audio_id")
         return Hold(row.id, row.digest, row.owner, row.name, row.until)
+
+    async def facts(self, digest: str) -> Facts:
+        """What is known of stored audio.
+
+        Raises:
+            NotFound: it is gone.
+        """
+        row = await self._row(digest)
+        return Facts(row.digest, row.size, row.mime, row.codec, row.duration)
 
     async def file(self, digest: str, scratch: Scratch, name: str = "audio") -> AudioFile:
         """Stored audio as a file in ``scratch``, ready for the pipeline.

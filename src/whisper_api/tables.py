@@ -53,6 +53,7 @@ transcripts = sa.Table(
     sa.Column("model", sa.Text, nullable=False),
     sa.Column("duration", sa.Double, nullable=False),
     sa.Column("audio", sa.ForeignKey("audio.digest"), index=True),
+    sa.Column("digest", sa.Text),  # of the audio, also where that is not kept
     sa.Column("preview", sa.Text, nullable=False),
     sa.Column("options", sa.JSON, nullable=False),
     sa.Column("timings", sa.JSON, nullable=False),

@@ -81,6 +81,7 @@ class Waveform:
     tail: int = 0  #: samples of silence put behind it
     peak: float = 0.0  #: largest absolute sample, 0..1
     damaged: int = 0  #: packets of the file that could not be decoded and were left out
+    envelope: Envelope | None = None  #: of the caller's own audio, before any preprocessing
 
     @property
     def duration(self) -> float:

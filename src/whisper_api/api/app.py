@@ -15,6 +15,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from whisper_api import __version__
 from whisper_api.api import (
     errors,
+    history,
     model_admin,
     models,
     schemas,
@@ -74,6 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(tasks.router)
     app.include_router(uploads.router)
     app.include_router(model_admin.router)  # before models: its fixed paths are no ids
+    app.include_router(history.router)
     app.include_router(models.router)
     app.include_router(system.router)
     app.mount("/web", system.page_files(), name="web")
@@ -106,13 +108,13 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
             await runtime.open_records()
             app.state.runtime = runtime
             await runtime.tasks.start(errors.error_of, tasks.webhook_data)
-            loading = asyncio.create_task(runtime.preload())
-            tidying = asyncio.create_task(runtime.unload_idle())
+            background = (runtime.preload(), runtime.unload_idle(), runtime.keep_house())
+            running = [asyncio.create_task(work) for work in background]
             try:
                 yield
             finally:
-                await settle(loading)
-                await settle(tidying)
+                for task in running:
+                    await settle(task)
 
     return lifespan
 
@@ -130,6 +132,8 @@ def _body_limit(settings: Settings) -> Callable[[str], tuple[int, int]]:
             return file + BODY_OVERHEAD, file
         if path == "/v1/uploads" or path.startswith("/v1/uploads/"):
             return file, file
+        if path.startswith("/v1/history/"):
+            return history.PATCH_LIMIT, history.PATCH_LIMIT
         return FIELD_LIMIT, FIELD_LIMIT
 
     return limit

@@ -45,6 +45,7 @@ ANSWERS: dict[type[errors.WhisperApiError], Answer] = {
     errors.AuthenticationFailed: Answer(401, headers={"www-authenticate": "Bearer"}),
     errors.PermissionRefused: Answer(403),
     errors.NotFound: Answer(404),
+    errors.RangeRefused: Answer(416),
     errors.Conflict: Answer(409, headers=NO_RETRY),
     errors.ProtocolMismatch: Answer(412),
     errors.ContentTypeRefused: Answer(415),
@@ -97,6 +98,8 @@ def response_for(error: errors.WhisperApiError) -> Response:
         headers |= limit_headers(error.standing)
     elif isinstance(error, errors.CapacityError):
         headers["retry-after"] = str(min(120, max(1, math.ceil(error.retry_after))))
+    if isinstance(error, errors.RangeRefused):
+        headers["content-range"] = f"bytes */{error.size}"
     return _respond(answer.status, body_for(error), headers)
 
 

@@ -183,6 +183,7 @@ async def capabilities(request: Request) -> schemas.Capabilities:
             "word_timestamps": True,
             "translations": info.multilingual if info else True,
             "logprobs": True,
+            "history": settings.enable_history,
             "speakers": False,
             "url": True,
             "local_files": bool(settings.allowed_directories),

@@ -16,6 +16,7 @@ from whisper_api import formats
 from whisper_api.api import bodies, schemas, sse
 from whisper_api.api.auth import caller_of
 from whisper_api.api.options import AudioRequest, parse_request
+from whisper_api.api.recording import record
 from whisper_api.api.slow_json import slow_json
 from whisper_api.api.terms import patience, read_terms
 from whisper_api.audio.scratch import Scratch
@@ -122,6 +123,9 @@ class Door:
         patient = asked.stream or (settings.json_keep_alive_s > 0 and asked.format in formats.JSON)
         waits = None if patient else patience(headers)
         listener = await self._listen(stack, min(seconds, waits or seconds))
+        recording = record(
+            self.runtime, listener, self.terms, self.owner, asked.options, self.started
+        )
         if asked.stream:
             # What goes wrong soon is raised here and so gets a status of its own.
             first = await listener.next(sse.KEEP_ALIVE_S)
@@ -133,6 +137,8 @@ class Door:
         else:
             answer = render(await self._in_time(listener, waits), asked=asked, started=self.started)
         answer.headers["x-cache"] = listener.outcome
+        if recording is not None:
+            recording.mark(answer)
         return answer
 
     async def _listen(self, stack: AsyncExitStack, seconds: float) -> Listener:

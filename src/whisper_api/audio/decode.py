@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from whisper_api import errors
+from whisper_api.audio.envelope import MOST_POINTS
 from whisper_api.audio.preprocess import LEAD_SECONDS, TAIL_SECONDS, Chain
 from whisper_api.audio.probe import Probe
 from whisper_api.audio.scratch import Scratch
 from whisper_api.audio.slots import Job, JobQueue, Slot
 from whisper_api.config import Settings
 from whisper_api.errors import DecoderCrashed, StorageFull, UndecodableAudio
-from whisper_api.types import SAMPLE_RATE, AudioFile, Options, Waveform
+from whisper_api.types import SAMPLE_RATE, AudioFile, Envelope, Options, Waveform
 
 _log = logging.getLogger(__name__)
 
@@ -119,7 +120,25 @@ class Decoder:
             tail=int(reply["tail"]),
             peak=float(reply["peak"]),
             damaged=int(reply["damaged"]),
+            envelope=_envelope(reply["envelope"]),
         )
+
+    async def transcode(self, file: AudioFile, scratch: Scratch) -> Path:
+        """The file's audio in ``scratch``, as Opus in WebM.
+
+        Raises:
+            UndecodableAudio, AudioTooLong, StorageFull, ShuttingDown: as ``decode``.
+        """
+        target = scratch.unique("opus", ".webm")
+        request = {
+            "op": "transcode",
+            "source": _absolute(file.path),
+            "target": _absolute(target),
+            "max_seconds": self._settings.max_duration_s,
+        }
+        light = file.size <= LIGHT_BYTES
+        await self._run(Job(request, self._settings.decode_timeout_s, light=light, counts=True))
+        return target
 
     async def _run(self, job: Job) -> dict[str, Any]:
         self.start()
@@ -168,6 +187,12 @@ class Decoder:
             "memory_bytes": settings.decode_memory_mb << 20,
             "file_bytes": int(2 * rate * seconds),
         }
+
+
+def _envelope(reply: dict[str, Any]) -> Envelope:
+    """The worker's figures; it has read a caller's bytes and is believed in nothing else."""
+    peaks = bytes.fromhex(str(reply["peaks"]))[:MOST_POINTS]
+    return Envelope(float(reply["duration"]), float(reply["points_per_second"]), peaks.hex())
 
 
 def _absolute(path: Path) -> str:

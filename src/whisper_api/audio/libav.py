@@ -11,6 +11,7 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,12 +23,16 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from numpy.typing import NDArray
 
+from whisper_api.audio.envelope import PeakMeter
 from whisper_api.audio.media import DEMUXERS, mime_of
 from whisper_api.audio.probe import Probe
 from whisper_api.errors import AudioTooLong, AudioTooShort, UndecodableAudio
 
 _OPTIONS = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": "none"}
 _LEAST_SECONDS = 0.1
+OPUS_RATE = 48_000
+OPUS_BITS = 40_000
+"""Bits per second of transcoded audio: speech loses nothing that one hears."""
 Samples = NDArray[np.int16]
 _NO_AUDIO = "The file holds no audio that could be decoded."
 
@@ -61,10 +66,13 @@ def probe(path: Path) -> Probe:
         )
 
 
-def decode_pcm(path: Path, target: Path, rate: int, max_seconds: float) -> Pcm:
+def decode_pcm(
+    path: Path, target: Path, rate: int, max_seconds: float, meter: PeakMeter | None = None
+) -> Pcm:
     """Write the first audio stream to ``target`` as 16-bit mono at ``rate``; bounded memory.
 
-    Packets that cannot be decoded are left out and counted, as players do.
+    ``meter`` sees every sample. Packets that cannot be decoded are left out and counted, as
+    players do.
 
     Raises:
         AudioTooShort: under 0.1 s.
@@ -84,6 +92,8 @@ def decode_pcm(path: Path, target: Path, rate: int, max_seconds: float) -> Pcm:
             whole += 1
             block = np.frombuffer(memoryview(frame.planes[0])[: 2 * frame.samples], "<i2")
             write_block(out, block, pcm)
+            if meter is not None:
+                meter.add(block.copy())
             if pcm.samples > max_seconds * rate:
                 raise too_long(max_seconds)
     if not pcm.samples or pcm.damaged > whole:
@@ -91,6 +101,32 @@ def decode_pcm(path: Path, target: Path, rate: int, max_seconds: float) -> Pcm:
     if pcm.samples < _LEAST_SECONDS * rate:
         raise AudioTooShort
     return pcm
+
+
+def transcode(path: Path, target: Path, max_seconds: float) -> None:
+    """Write the first audio stream to ``target`` as Opus in WebM, which every browser plays.
+
+    Raises:
+        AudioTooLong: over ``max_seconds``, noticed on the way.
+        UndecodableAudio: no sample came out.
+    """
+    pcm = Pcm()
+
+    def expect(samples: float) -> None:
+        if pcm.samples + samples > (max_seconds + 1) * OPUS_RATE:
+            raise too_long(max_seconds)
+
+    with _opened(path) as (container, stream, _), av.open(str(target), "w", "webm") as sink:
+        opus = sink.add_stream("libopus", rate=OPUS_RATE, layout="mono")
+        assert isinstance(opus, AudioStream)
+        opus.bit_rate = OPUS_BITS
+        for frame in _mono(_frames(container, stream, pcm), OPUS_RATE, expect):
+            frame.pts, frame.time_base = pcm.samples, Fraction(1, OPUS_RATE)
+            pcm.samples += frame.samples
+            sink.mux(opus.encode(frame))
+        sink.mux(opus.encode(None))
+    if not pcm.samples:
+        raise UndecodableAudio(_NO_AUDIO)
 
 
 def write_block(out: BinaryIO, block: Samples, pcm: Pcm) -> None:

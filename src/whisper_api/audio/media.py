@@ -134,6 +134,21 @@ def mime_of(container: str, brand: str = "", head: bytes = b"") -> str:
     return _BY_CONTAINER.get(container, "application/octet-stream")
 
 
+_PLAYABLE: dict[str, frozenset[str]] = {
+    "audio/flac": frozenset({"flac"}),
+    "audio/mp4": frozenset({"aac", "mp3"}),
+    "audio/mpeg": frozenset({"mp3"}),
+    "audio/ogg": frozenset({"opus", "vorbis"}),
+    "audio/wav": frozenset({"pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_f32le"}),
+    "audio/webm": frozenset({"opus", "vorbis"}),
+}
+
+
+def plays_in_browsers(mime: str, codec: str) -> bool:
+    """Whether every current browser plays and seeks such a file as it is."""
+    return codec in _PLAYABLE.get(mime, frozenset())
+
+
 def same_container(name: str, container: str) -> bool:
     """Whether ``name`` (``mp4``, or libav's whole ``mov,mp4,…``) means ``container``."""
     wanted = {part.strip().lower() for part in name.split(",")}

@@ -15,9 +15,11 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
+from whisper_api.audio.envelope import PeakMeter
 from whisper_api.errors import AudioRejected, UndecodableAudio
 
 Request = dict[str, Any]
@@ -39,6 +41,7 @@ def main() -> None:
     jobs: dict[str, Callable[[Request], Reply]] = {
         "probe": lambda request: libav.probe(Path(request["source"])).as_dict(),
         "decode": lambda request: _decode(request, libav, preprocess),
+        "transcode": lambda request: _transcode(request, libav),
         "ready": lambda request: {},
     }
     _answer(answers, {"ok": {}})
@@ -79,15 +82,17 @@ def _decode(request: Request, libav: Any, preprocess: Any) -> Reply:
     source, target = Path(request["source"]), Path(request["target"])
     limit: float = request["max_seconds"]
     lead = tail = 0
+    rate = request["rate"] if request["chain"] is None else request["chain"]["rate"]
+    meter = PeakMeter(rate)
     if request["chain"] is None:
-        pcm = libav.decode_pcm(source, target, request["rate"], limit)
+        pcm = libav.decode_pcm(source, target, rate, limit, meter)
         damaged = pcm.damaged
         if request["loudness"]:
             pcm.peak = preprocess.normalise_loudness(target, pcm.peak)
     else:
         chain = preprocess.Chain(**request["chain"])
         first = target.with_suffix(".first")
-        raw = libav.decode_pcm(source, first, chain.rate, limit)
+        raw = libav.decode_pcm(source, first, rate, limit, meter)
         damaged = raw.damaged
         pcm, lead, tail = preprocess.run_chain(first, target, raw.peak, chain)
         first.unlink()
@@ -97,7 +102,13 @@ def _decode(request: Request, libav: Any, preprocess: Any) -> Reply:
         "tail": tail,
         "peak": min(pcm.peak / 32768, 1.0),
         "damaged": damaged,
+        "envelope": asdict(meter.finish()),
     }
+
+
+def _transcode(request: Request, libav: Any) -> Reply:
+    libav.transcode(Path(request["source"]), Path(request["target"]), request["max_seconds"])
+    return {}
 
 
 def _listen(requests: TextIO, pending: queue.SimpleQueue[Request]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
+from whisper_api.audio.envelope import with_speech
 from whisper_api.errors import ServerError, TaskAbandoned, TaskStale, WhisperApiError
 from whisper_api.merge import add_coverage, coverage
 from whisper_api.metrics import Metrics
@@ -162,6 +163,9 @@ class Runner:
         plan = await self._parts.pipeline.plan(
             opened.file, waveform, options, opened.engine, opened.ticket
         )
+        envelope = with_speech(waveform, plan.windows)
+        if envelope is not None and attempt.record.audio is not None:
+            await self._parts.audio.set_envelope(attempt.record.audio, envelope)
         return Planned(plan, waveform.samples, waveform.lead, waveform.tail, waveform.damaged)
 
     async def _batch(self, attempt: Attempt, first: int) -> int:

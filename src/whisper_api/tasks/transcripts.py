@@ -2,65 +2,53 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 
-import sqlalchemy as sa
-
-from whisper_api.database import Database
 from whisper_api.errors import NotFound
-from whisper_api.tables import transcripts
+from whisper_api.history import History, NewRecord
 from whisper_api.tasks.record import TaskRecord
-from whisper_api.transcript_codec import OPTIONS, TRANSCRIPT
-from whisper_api.types import Transcript
+from whisper_api.transcript_codec import TRANSCRIPT
+from whisper_api.types import Caller, Transcript
 
 
 class KeptTranscripts:
     """Writes them once, however often it is asked."""
 
-    def __init__(self, database: Database) -> None:
-        """``database`` holds the history."""
-        self._database = database
+    def __init__(self, history: History) -> None:
+        """``history`` is where they go."""
+        self._history = history
 
     async def keep(self, record: TaskRecord, transcript: Transcript) -> str:
         """As ``runner.Transcripts.keep``."""
-        content = TRANSCRIPT.dump(transcript)
-        # Equal work gives an equal id: a step that is repeated after a crash adds nothing.
-        ident = f"tr_{hashlib.sha256(record.id.encode() + content).hexdigest()[:24]}"
-        values = {
-            "id": ident,
-            "owner": record.owner,
-            "created_at": time.time(),
-            "name": record.name,
-            "title": record.name,
-            "source": "task",
-            "task_id": record.id,
-            "task": transcript.task,
-            "language": transcript.language,
-            "model": transcript.model,
-            "duration": transcript.duration,
-            "audio": record.audio,
-            "preview": transcript.text[:200],
-            "options": OPTIONS.plain(record.asked.options),
-            "timings": {},
-            "text": transcript.text,
-            "words": "",
-            "content": content,
-        }
-        same = sa.select(transcripts.c.id).where(transcripts.c.id == ident)
-
-        def work(connection: sa.Connection) -> str:
-            if connection.execute(same).first() is None:
-                connection.execute(transcripts.insert().values(values))
-            return ident
-
-        return await self._database.run(work)
+        content = await asyncio.to_thread(TRANSCRIPT.dump, transcript)
+        now = time.time()
+        started = record.started_at or now
+        new = NewRecord(
+            transcript=transcript,
+            owner=record.owner,
+            name=record.name,
+            source="task",
+            options=record.asked.options,
+            timings={
+                "waiting_seconds": round(max(0.0, started - record.created_at), 3),
+                "processing_seconds": round(max(0.0, now - started), 3),
+                "attempts": record.attempts,
+            },
+            audio=record.audio,
+            task_id=record.id,
+            # Equal work gives an equal id: a step that is repeated after a crash adds nothing.
+            id=f"tr_{hashlib.sha256(record.id.encode() + content).hexdigest()[:24]}",
+        )
+        return await self._history.add(new)
 
     async def transcript(self, record: TaskRecord) -> Transcript:
         """As ``runner.Transcripts.transcript``."""
-        query = sa.select(transcripts.c.content, transcripts.c.original)
-        query = query.where(transcripts.c.id == record.history_id)
-        row = await self._database.run(lambda c: c.execute(query).first(), write=False)
-        if row is None:
-            raise NotFound("The transcript of this task was deleted.", code="transcript_gone")
-        return TRANSCRIPT.load(row.original or row.content)
+        try:
+            entry = await self._history.get(record.history_id or "", Caller())
+        except NotFound:
+            raise NotFound(
+                "The transcript of this task was deleted.", code="transcript_gone"
+            ) from None
+        return entry.original or entry.transcript

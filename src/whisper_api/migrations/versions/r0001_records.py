@@ -35,7 +35,7 @@ def upgrade() -> None:
     if connection.dialect.name == "postgresql":
         op.execute(
             "CREATE INDEX ix_transcripts_words ON transcripts "
-            "USING gin (to_tsvector('simple', words))"
+            "USING gin (array_to_tsvector(string_to_array(words, ' ')))"
         )
     elif _has_fts5(connection):
         for statement in _statements(FTS):
@@ -84,6 +84,7 @@ def _transcripts() -> None:
         sa.Column("model", sa.Text, nullable=False),
         sa.Column("duration", sa.Double, nullable=False),
         sa.Column("audio", sa.Text, sa.ForeignKey("audio.digest")),
+        sa.Column("digest", sa.Text),
         sa.Column("preview", sa.Text, nullable=False),
         sa.Column("options", sa.JSON, nullable=False),
         sa.Column("timings", sa.JSON, nullable=False),
