@@ -187,7 +187,7 @@ class RangeRefused(RequestError):
 
     default_code = "range_not_satisfiable"
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int = 0) -> None:
         """``size`` is that of the file in bytes."""
         super().__init__()
         self.size = size
