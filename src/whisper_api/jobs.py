@@ -1,8 +1,8 @@
 """Equal work is done once: callers listen to jobs, and what was done is kept for a while.
 
 A job is one run of the pipeline. It goes on for as long as somebody listens; the last who leaves
-stops it, and its finished windows are kept for ``retry_grace_seconds``, so that a retry goes on
-from there. A finished transcript is kept for ``result_cache_ttl_s``. Work is equal when audio,
+stops it, and its plan and finished windows are kept for ``retry_grace_seconds``, so that a retry
+goes on from there. A finished transcript is kept for ``result_cache_ttl_s``. Work is equal when audio,
 options, model and owner are: what belongs to one API key never answers another.
 """
 
@@ -25,7 +25,7 @@ from whisper_api.pipeline import Pipeline, Progress, Update
 from whisper_api.types import AudioFile, Lane, Options, Transcript
 
 Outcome = Literal["miss", "hit", "joined", "resumed"]
-"""What was there already: nothing, the result, a running job, or windows of a stopped one."""
+"""What was there already: nothing, the result, a running job, or the work of a stopped one."""
 
 IDEMPOTENCY_KEYS = 10_000
 """Idempotency keys that are remembered at the same time."""
@@ -360,6 +360,6 @@ class Jobs:
         if (transcript := job.record.transcript) is not None:
             seconds = max(grace, self._settings.result_cache_ttl_s)
             self._cache.put(job.work, Kept(transcript, None, seconds))
-        elif job.progress.results and not isinstance(job.record.error, RequestError):
+        elif job.progress.plan is not None and not isinstance(job.record.error, RequestError):
             done = Progress(job.progress.plan, list(job.progress.results))
             self._cache.put(job.work, Kept(None, done, grace))
