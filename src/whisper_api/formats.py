@@ -31,6 +31,9 @@ MEDIA_TYPES: dict[Format, str] = {
 JSON: frozenset[Format] = frozenset({"json", "verbose_json"})
 """The formats in which white space may come before the answer."""
 
+SURE = 0.5
+"""Probability from which a detected language is told in ``json``."""
+
 _KEPT = "'%&#@"
 """Characters that Unicode calls punctuation but that belong to a word."""
 
@@ -90,9 +93,16 @@ PLAIN: dict[str, Callable[[Transcript], str]] = {
 
 
 def to_json(
-    transcript: Transcript, *, return_timestamps: bool = False, logprobs: bool = False
+    transcript: Transcript,
+    *,
+    return_timestamps: bool = False,
+    logprobs: bool = False,
+    detected: bool = False,
 ) -> dict[str, Any]:
-    """OpenAI's ``json`` body, with the old server's three-key segments where asked for."""
+    """OpenAI's ``json`` body, with the old server's three-key segments where asked for.
+
+    ``detected`` says that the language was not given, and has it told as OpenAI does.
+    """
     body: dict[str, Any] = {"text": transcript.text}
     if return_timestamps:
         body["segments"] = [_old_segment(segment) for segment in transcript.segments]
@@ -100,6 +110,9 @@ def to_json(
         body["logprobs"] = [
             token_logprob(entry) for segment in transcript.segments for entry in segment.logprobs
         ]
+    if detected:
+        sure = transcript.language_probability >= SURE
+        body["languages"] = [{"code": transcript.language}] if sure else []
     body["usage"] = usage(transcript.duration)
     return body
 

@@ -2,8 +2,8 @@
 
 A job is one run of the pipeline. It goes on for as long as somebody listens; the last who leaves
 stops it, and its plan and finished windows are kept for ``retry_grace_seconds``, so that a retry
-goes on from there. A finished transcript is kept for ``result_cache_ttl_s``. Work is equal when audio,
-options, model and owner are: what belongs to one API key never answers another.
+goes on from there. A finished transcript is kept for ``result_cache_ttl_s``. Work is equal when
+audio, options, model and owner are: what belongs to one API key never answers another.
 """
 
 from __future__ import annotations

@@ -96,7 +96,8 @@ async def test_preamble_epilogue_and_odd_chunks(client: httpx.AsyncClient, wav: 
         (b"", None, "invalid_multipart"),
         (part('name="prompt"', b"\xff\xfe") + END, "prompt", "invalid_value"),
         (part('name="prompt"', b"x" * (1 << 20) + b"x") + END, "prompt", "field_too_large"),
-        (part('name="a"', b"1") * 300 + END, None, "too_many"),
+        (part('name="a"', b"1") * 1025 + END, None, "too_many"),
+        (part('name="a"', b"x" * (1 << 20)) * 21 + END, None, "too_long"),
         (part('name="file"; filename="a.xyz"', b"RIFF") + END, "file", "unsupported_format"),
     ],
 )

@@ -220,3 +220,32 @@ async def test_logprobs(client: httpx.AsyncClient, wav: bytes) -> None:
     assert json.dumps(found[0]) == json.dumps(
         {"token": " marker", "logprob": -0.1, "bytes": list(b" marker")}
     )
+
+
+async def test_a_detected_language_is_told_in_json(
+    client: httpx.AsyncClient, wav: bytes, make_wav: MakeWav
+) -> None:
+    assert (await post(client, wav)).json()["languages"] == [{"code": "en"}]
+    assert "languages" not in (await post(client, wav, language="en")).json()
+    silence = await post(client, make_wav({}, 2), vad_filter="true")
+    assert silence.json()["languages"] == []
+
+
+async def test_keywords_that_do_not_fit_are_told_in_every_format(
+    client: httpx.AsyncClient, wav: bytes
+) -> None:
+    words = [f"слово{n}" for n in range(300)]
+
+    async def ask(shape: str, keywords: list[str]) -> httpx.Response:
+        data = {"response_format": shape, "keywords[]": keywords}
+        return await client.post(URL, files={"file": ("a.wav", wav)}, data=data)
+
+    for shape in ("json", "verbose_json"):
+        answer = await ask(shape, words)
+        (warning,) = answer.json()["warnings"]
+        assert warning.startswith("keywords left out for lack of room: слово")
+    answer = await ask("text", words[:226])
+    assert "слово225" in json.loads(answer.headers["x-warnings"])[0]
+    answer = await ask("srt", words)
+    assert "1 warnings" in json.loads(answer.headers["x-warnings"])[0]
+    assert "x-warnings" not in (await post(client, wav, response_format="text")).headers

@@ -80,6 +80,21 @@ def test_every_status_is_documented() -> None:
         assert f"\n| {answer.status} |" in DOCS["api.md"], answer
 
 
+OPENAI = """file model language languages[] keywords[] prompt response_format temperature
+timestamp_granularities[] include[] stream chunking_strategy known_speaker_names[]
+known_speaker_references[] text usage languages logprobs task duration segments words
+transcript.text.delta transcript.text.segment transcript.text.done [DONE] error x-request-id
+openai-processing-ms Retry-After""".split()
+"""Every field, answer key, event and header of OpenAI's."""
+
+
+def test_everything_of_openais_has_a_row() -> None:
+    part = DOCS["api.md"].split("## Compared with OpenAI's")[1].split("\n## ")[0]
+    first = [line.split(" | ")[0] for line in part.splitlines() if line.startswith("| ")]
+    for name in OPENAI:
+        assert any(f"`{name}`" in cell for cell in first), name
+
+
 def test_links_lead_somewhere() -> None:
     for name, text in DOCS.items():
         for target in re.findall(r"\]\(([^)#:]+)\)", text):

@@ -31,7 +31,8 @@ FIELD_LIMIT = 1 << 20
 """Most bytes of one ordinary field."""
 FIELD_LIMITS = {"known_speaker_references": 4 << 20}
 """Fields that may be longer: whole clips as data URLs."""
-MOST_PARTS = 256
+MOST_PARTS = 1024
+"""More than all keywords that a request may have, each in a part of its own."""
 BODY_OVERHEAD = 20 << 20
 """Bytes that a body may have beside its file."""
 
@@ -138,6 +139,7 @@ class _Reader:
         self._header = (bytearray(), bytearray())
         self._part = _Part("")
         self._parts = 0
+        self._field_bytes = 0
         self._ended = False
         callbacks: MultipartCallbacks = {
             "on_part_begin": self._begin,
@@ -210,6 +212,12 @@ class _Reader:
             self._pending += data[start:end]
         elif part.filename is None:
             part.value += data[start:end]
+            self._field_bytes += end - start
+            if self._field_bytes > BODY_OVERHEAD:
+                raise RequestError(
+                    f"The fields beside the file have more than {BODY_OVERHEAD} bytes together.",
+                    code="too_long",
+                )
             if len(part.value) > part.limit:
                 raise InvalidOption(
                     f"The field {part.name[:60]!r} is larger than {part.limit} bytes.",

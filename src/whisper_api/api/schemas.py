@@ -181,6 +181,7 @@ _EVENT: dict[str, Any] = {
     "description": "One event; its data is a JSON object, in the last one [DONE].",
     "properties": {"data": {"type": "string", "contentMediaType": "application/json"}},
 }
+_COUNT = {"type": "integer", "minimum": 0}
 _ANSWER: dict[str, Any] = {
     "description": "The transcript in the format asked for; events with stream=true.",
     "content": {
@@ -190,10 +191,21 @@ _ANSWER: dict[str, Any] = {
                 "required": ["text"],
                 "properties": {
                     "text": {"type": "string"},
-                    "usage": {"type": "object"},
+                    "usage": {
+                        "type": "object",
+                        "properties": {"type": {"const": "duration"}, "seconds": _COUNT},
+                    },
+                    "languages": {"type": "array", "items": {"type": "object"}},
+                    "logprobs": {"type": "array", "items": {"type": "object"}},
+                    "warnings": {"type": "array", "items": {"type": "string"}},
+                    "segments": {"type": "array", "items": {"type": "object"}},
+                    "words": {"type": "array", "items": {"type": "object"}},
+                    "task": {"enum": ["transcribe", "translate"]},
+                    "language": {"type": "string"},
+                    "duration": {"type": "number"},
                     "processing_time": {"type": "number"},
                     "duration_seconds": {"type": "number"},
-                    "response_size_bytes": {"type": "integer"},
+                    "response_size_bytes": _COUNT,
                     "model": {"type": "string"},
                 },
             }

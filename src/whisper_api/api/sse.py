@@ -158,7 +158,10 @@ def body(transcript: Transcript, asked: AudioRequest) -> dict[str, Any]:
         )
     else:
         content = formats.to_json(
-            transcript, return_timestamps=asked.return_timestamps, logprobs=asked.logprobs
+            transcript,
+            return_timestamps=asked.return_timestamps,
+            logprobs=asked.logprobs,
+            detected=asked.options.language is None,
         )
     if transcript.warnings:
         content["warnings"] = list(transcript.warnings)

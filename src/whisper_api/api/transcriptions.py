@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +28,8 @@ from whisper_api.runtime import Runtime
 from whisper_api.types import Task, Transcript
 
 router = APIRouter(tags=["Audio"])
+LONGEST_HEADER = 2000
+"""Characters of warnings that go into a header."""
 
 
 @router.post("/v1/audio/transcriptions", summary="Audio -> text", **schemas.upload("Transcription"))
@@ -174,7 +178,10 @@ class Door:
 def render(transcript: Transcript, asked: AudioRequest, started: float) -> Response:
     """The unstreamed answer to a request that came in at ``started`` (``perf_counter``)."""
     if asked.format in formats.PLAIN:
-        return PlainTextResponse(formats.PLAIN[asked.format](transcript))
+        answer = PlainTextResponse(formats.PLAIN[asked.format](transcript))
+        if transcript.warnings:  # these formats have no place for them
+            answer.headers["x-warnings"] = _header(transcript.warnings)
+        return answer
     content = sse.body(transcript, asked)
     if asked.format == "json":
         # What the answers of older versions of this server had.
@@ -185,3 +192,11 @@ def render(transcript: Transcript, asked: AudioRequest, started: float) -> Respo
             "model": transcript.model,
         }
     return JSONResponse(content)
+
+
+def _header(warnings: Sequence[str]) -> str:
+    """Warnings as a JSON list in ASCII, shortened to what proxies let pass."""
+    text = json.dumps(warnings)
+    if len(text) <= LONGEST_HEADER:
+        return text
+    return json.dumps([f"{len(warnings)} warnings; json and verbose_json tell them"])
