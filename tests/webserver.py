@@ -14,6 +14,7 @@ class Site:
         self.pages = pages
         self.pause = pause
         self.seen: list[tuple[str, dict[str, str]]] = []
+        self.bodies: list[bytes] = []  #: of requests that have one
         self.sent = 0
         self._server: asyncio.Server | None = None
 
@@ -49,7 +50,10 @@ class Site:
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             path = head[0].split(" ")[1]
             fields = (line.partition(": ") for line in head[1:] if line)
-            self.seen.append((path, {name.lower(): value for name, _, value in fields}))
+            headers = {name.lower(): value for name, _, value in fields}
+            if length := int(headers.get("content-length", "0")):
+                self.bodies.append(await reader.readexactly(length))
+            self.seen.append((path, headers))
             body = self.pages.get(path, b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
             if not body.startswith(b"HTTP/"):
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
