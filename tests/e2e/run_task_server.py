@@ -1,13 +1,14 @@
 """A server process whose fake engine notes every window that it decodes, before it does.
 
 ``python run_task_server.py '{settings}' LOG``. A line of the log is a process and a window's
-index. The model's name may hold ``die``: then each decode call ends the process.
+index. A file ``die`` beside the log has each decode call end the process.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def main() -> None:
             for item in items:
                 file.write(f"{os.getpid()} {item.key.partition(':')[2]}\n")
         if log.with_name("die").exists():
+            time.sleep(0.5)  # so that whoever submitted the task hears of it
             os._exit(9)
         return plain(self, items)
 

@@ -41,6 +41,7 @@ class TaskServer:
     log: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
     source: Path | None = None  #: another folder to import the package from
+    largest_file: int | None = None  #: bytes that no file of the process may pass
     port: int = 0
     process: subprocess.Popen[str] | None = None
 
@@ -54,11 +55,18 @@ class TaskServer:
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
+            preexec_fn=self._limit if self.largest_file else None,
         )
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline())
         self.until(lambda: self.alive() or None)
         return self
+
+    def _limit(self) -> None:
+        import resource
+
+        assert self.largest_file is not None
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.largest_file, self.largest_file))
 
     def alive(self) -> bool:
         """Whether it answers."""
@@ -129,6 +137,11 @@ class TaskServer:
             assert time.monotonic() < end, "it takes too long"
             time.sleep(0.03)
         return found
+
+    def has_decoded(self) -> bool:
+        """Whether the present process has begun to decode any window."""
+        assert self.process is not None
+        return f"{self.process.pid} " in self.log.read_text()
 
     def decoded(self) -> list[int]:
         """Indexes of all windows that any process began to decode, in that order."""
