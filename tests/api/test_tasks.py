@@ -241,3 +241,19 @@ async def test_silence_is_a_task_with_an_empty_text(
     body = await submit(app, make_wav({}, 2), vad_filter="true", response_format="text")
     done = await ended(app, body["id"])
     assert (done["status"], done["result"]) == ("completed", "\n")
+
+
+async def test_a_tasks_audio_is_played_and_drawn_while_it_lives(
+    app: httpx.AsyncClient, make_wav: MakeWav
+) -> None:
+    wav = make_wav({0.5: 5}, 2)
+    ident = (await submit(app, wav))["id"]
+    part = await app.get(f"/v1/tasks/{ident}/audio", headers={"range": "bytes=0-3"})
+    assert (part.status_code, part.content) == (206, wav[:4])
+    assert (await app.get(f"/v1/tasks/{ident}/audio")).content == wav
+    await ended(app, ident)
+    drawn = (await app.get(f"/v1/tasks/{ident}/peaks")).json()
+    assert drawn["duration"] == 2
+    assert max(drawn["peaks"]) > 0.1
+    assert (await app.get("/v1/tasks/task_none/audio")).status_code == 404
+    assert (await app.get("/v1/tasks/task_none/peaks")).status_code == 404

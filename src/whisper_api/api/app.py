@@ -20,6 +20,7 @@ from whisper_api.api import (
     models,
     schemas,
     system,
+    task_audio,
     tasks,
     transcriptions,
     uploads,
@@ -73,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     app.include_router(transcriptions.router)
     app.include_router(tasks.router)
+    app.include_router(task_audio.router)
     app.include_router(uploads.router)
     app.include_router(model_admin.router)  # before models: its fixed paths are no ids
     app.include_router(history.router)
