@@ -247,12 +247,13 @@ class Jobs:
         file: AudioFile,
         scratch: Scratch,
         *,
-        seconds: float,
+        deadline: float,
         lane: Lane = Lane.INTERACTIVE,
     ) -> Listener:
         """Hear the result of ``work``: stored, of a running job, or of one begun for it.
 
-        The listener has ``seconds``, and takes ``scratch`` (which holds ``file``) over: close it.
+        The listener waits until ``deadline`` (a time of the running loop), and takes ``scratch``
+        (which holds ``file``) over: close it.
 
         Raises:
             InvalidOption: the idempotency key came with other work before.
@@ -260,7 +261,6 @@ class Jobs:
         self._claim(work, terms)
         job, shared = self._joinable(work, terms), Shared(scratch)
         kept = self._stored(work, terms)
-        deadline = asyncio.get_running_loop().time() + seconds
         if kept is not None and kept.transcript is not None:
             record = Record.of(kept.transcript)
             listener = Listener(file, "hit", record, deadline, shared.release)
@@ -270,6 +270,10 @@ class Jobs:
             listener = Listener(file, outcome, job.record, deadline, self._ear(job, shared))
         self._metrics.reuse.labels(outcome=listener.outcome).inc()
         return listener
+
+    def runs_for(self, owner: str) -> bool:
+        """Whether anything runs that a request of ``owner`` might join."""
+        return any(work.owner == owner for work in self._running)
 
     def keeps_windows(self, terms: Terms) -> bool:
         """Whether a caller on such terms who leaves and comes again goes on from there."""

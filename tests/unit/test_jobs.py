@@ -71,7 +71,8 @@ class Desk:
         scratch = Scratch.create(self.runtime.settings.scratch_dir)
         file = await self.runtime.intake.from_own_path(scratch, self._path)
         work = Work(owner, file.digest, model, options)
-        return self.runtime.jobs.listen(work, terms or Terms(), file, scratch, seconds=seconds)
+        deadline = asyncio.get_running_loop().time() + seconds
+        return self.runtime.jobs.listen(work, terms or Terms(), file, scratch, deadline=deadline)
 
     async def text(self, *args: Any, **kwargs: Any) -> tuple[str, str]:
         """Outcome and text of a request that is heard to its end."""

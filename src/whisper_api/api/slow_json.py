@@ -33,7 +33,7 @@ async def slow_json(
     waiting = asyncio.ensure_future(work)
     stack.push_async_callback(_end, waiting)
     if await _done(waiting, every):
-        return finish(waiting.result())
+        return await asyncio.to_thread(finish, waiting.result())
     return Streamed(_chunks(waiting, finish, every), "application/json")
 
 
@@ -44,7 +44,8 @@ async def _chunks(
     while not await _done(waiting, every):
         yield SPACE
     try:
-        yield bytes(finish(waiting.result()).body)
+        answer = await asyncio.to_thread(finish, waiting.result())
+        yield bytes(answer.body)
     except Exception as error:
         yield json.dumps(late_body(error)).encode()
 

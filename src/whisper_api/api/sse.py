@@ -53,8 +53,8 @@ async def frames(
             if update is None:
                 yield KEEP_ALIVE
             else:
-                for event in writer.events(update):
-                    yield frame(event)
+                for chunk in await asyncio.to_thread(writer.frames, update):
+                    yield chunk
                 if update.transcript is not None:
                     break
             update = await listener.next(KEEP_ALIVE_S)
@@ -96,6 +96,10 @@ class EventWriter:
                 events.append(_delta("\n"))
             events.append(self._done(update.transcript))
         return events
+
+    def frames(self, update: Update) -> list[bytes]:
+        """The events for one update, written out; of long audio that takes a while."""
+        return [frame(event) for event in self.events(update)]
 
     def _delta(self, segment: Segment) -> dict[str, Any] | None:
         asked = self._asked

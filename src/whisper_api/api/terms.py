@@ -27,7 +27,7 @@ def read_terms(headers: Headers) -> Terms:
     }
     keep = "no-store" not in directives
     return Terms(
-        reuse=keep and "no-cache" not in directives,
+        reuse=keep and not directives & {"no-cache", "max-age=0"},
         keep=keep,
         retry=_number(headers, "x-stainless-retry-count") > 0,
         idempotency_key=_idempotency_key(headers),

@@ -22,7 +22,7 @@ from whisper_api.api.recording import record
 from whisper_api.api.slow_json import slow_json
 from whisper_api.api.terms import patience, read_terms
 from whisper_api.audio.scratch import Scratch
-from whisper_api.errors import DeadlineExceeded, RequestTimedOut
+from whisper_api.errors import DeadlineExceeded, RequestTimedOut, WhisperApiError
 from whisper_api.jobs import Listener, Terms, Work
 from whisper_api.runtime import Runtime
 from whisper_api.types import Task, Transcript
@@ -93,15 +93,17 @@ async def serve(request: Request, reader: bodies.Reader, task: Task) -> Response
     """
     runtime: Runtime = request.app.state.runtime
     started = perf_counter()
-    # A full or stopping server says so before it takes the upload in.
-    runtime.scheduler.admit().close()
-    terms = read_terms(request.headers)
+    terms, owner = read_terms(request.headers), caller_of(request).key
+    # A full or stopping server says so before it takes the upload in; but a retry may find its
+    # own first attempt still at work, and needs no room of its own.
+    if not (terms.repeats and runtime.jobs.runs_for(owner)):
+        runtime.scheduler.admit().close()
     async with AsyncExitStack() as stack:
         scratch = await asyncio.to_thread(Scratch.create, runtime.settings.scratch_dir)
         await stack.enter_async_context(scratch)
         source = await reader(request, runtime, scratch)
         asked = parse_request(source.fields, runtime.settings, task)
-        door = Door(runtime, source, asked, terms, caller_of(request).key, scratch, started)
+        door = Door(runtime, source, asked, terms, owner, scratch, started)
         answer = await sse.while_connected(request.receive, door.answer(request.headers, stack))
         if isinstance(answer, sse.Streamed):
             answer.on_end(stack.pop_all().aclose)
@@ -123,10 +125,14 @@ class Door:
     async def answer(self, headers: Headers, stack: AsyncExitStack) -> Response:
         """The answer; what ``stack`` holds must live until a streamed one has ended."""
         settings, asked = self.runtime.settings, self.asked
-        seconds = settings.request_timeout_s
         patient = asked.stream or (settings.json_keep_alive_s > 0 and asked.format in formats.JSON)
         waits = None if patient else patience(headers)
-        listener = await self._listen(stack, min(seconds, waits or seconds))
+        limit = Limit.of(settings.request_timeout_s, waits)
+        try:
+            async with asyncio.timeout_at(limit.until):
+                listener = await self._listen(stack, limit.until)
+        except TimeoutError:
+            raise self._late(limit) from None
         recording = record(
             self.runtime, listener, self.terms, self.owner, asked.options, self.started
         )
@@ -139,40 +145,52 @@ class Door:
             every = settings.json_keep_alive_s
             answer = await slow_json(listener.transcript(), finish, every, stack)
         else:
-            answer = render(await self._in_time(listener, waits), asked=asked, started=self.started)
+            try:
+                transcript = await listener.transcript()
+            except RequestTimedOut:
+                raise self._late(limit) from None
+            answer = await asyncio.to_thread(render, transcript, asked, self.started)
         answer.headers["x-cache"] = listener.outcome
         if recording is not None:
             recording.mark(answer)
         return answer
 
-    async def _listen(self, stack: AsyncExitStack, seconds: float) -> Listener:
+    async def _listen(self, stack: AsyncExitStack, until: float) -> Listener:
         # A wrong model name is told before anything is fetched or looked into.
         model = await asyncio.to_thread(self.runtime.store.resolve, self.asked.model)
         file = await self.source.fetch()
         work = Work(self.owner, file.digest, model.id, self.asked.options)
-        listener = self.runtime.jobs.listen(work, self.terms, file, self.scratch, seconds=seconds)
+        listener = self.runtime.jobs.listen(work, self.terms, file, self.scratch, deadline=until)
         stack.pop_all()
         stack.push_async_callback(listener.close)
         return listener
 
-    async def _in_time(self, listener: Listener, waits: float | None) -> Transcript:
-        """The whole transcript.
+    def _late(self, limit: Limit) -> WhisperApiError:
+        """Why there is no answer in time, and whether a retry helps."""
+        if not limit.is_clients:
+            return RequestTimedOut()
+        message = f"This takes longer than the {limit.seconds:.3g} seconds that the client waits."
+        if self.runtime.jobs.keeps_windows(self.terms):
+            return DeadlineExceeded(f"{message} A retry goes on from here.")
+        return RequestTimedOut(
+            f"{message} Use stream=true or a longer timeout.", code="deadline_exceeded"
+        )
 
-        Raises:
-            DeadlineExceeded: the client is about to give up, and may go on with a retry.
-            RequestTimedOut: it took too long, and a retry would start anew.
-        """
-        try:
-            return await listener.transcript()
-        except RequestTimedOut:
-            if waits is None or waits > self.runtime.settings.request_timeout_s:
-                raise
-            message = f"This takes longer than the {waits:.3g} seconds that the client waits."
-            if self.runtime.jobs.keeps_windows(self.terms):
-                raise DeadlineExceeded(f"{message} A retry goes on from here.") from None
-            raise RequestTimedOut(
-                f"{message} Use stream=true or a longer timeout.", code="deadline_exceeded"
-            ) from None
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """When an answer comes too late."""
+
+    seconds: float
+    is_clients: bool  #: whether the client's patience ends first, not the server's
+    until: float  #: a time of the running loop
+
+    @classmethod
+    def of(cls, servers: float, clients: float | None) -> Limit:
+        """The nearer one of two spans of time from now on."""
+        is_clients = clients is not None and clients <= servers
+        seconds = clients if clients is not None and is_clients else servers
+        return cls(seconds, is_clients, asyncio.get_running_loop().time() + seconds)
 
 
 def render(transcript: Transcript, asked: AudioRequest, started: float) -> Response:
