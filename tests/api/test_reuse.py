@@ -97,7 +97,9 @@ async def test_a_retry_joins_its_first_attempt_in_a_full_queue(open_app: Any, fi
     async with open_app(max_concurrent_requests=1, **SLOW) as client:
         scheduler = client.app.state.runtime.scheduler
         first = asyncio.create_task(post(client, five, language="en"))
-        while not scheduler.state().requests:
+        for _ in range(500):
+            if scheduler.state().requests:
+                break
             await asyncio.sleep(0.01)
         stranger = await post(client, five, language="en")
         assert stranger.status_code == 429
