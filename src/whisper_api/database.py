@@ -113,8 +113,10 @@ class Database:
             return False
         return True
 
-    def migrate(self) -> None:
+    def migrate(self, revision: str = "head") -> None:
         """Bring the tables to this version's state; processes that start together take turns.
+
+        An older ``revision`` is for tests.
 
         Raises:
             SettingsError: a newer version of this server made the database.
@@ -125,7 +127,7 @@ class Database:
         with _migrating, self.transaction() as connection:
             if not self.is_sqlite:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-            _upgrade(connection)
+            _upgrade(connection, revision)
 
     def close(self) -> None:
         """Let work in progress end and close the connections; idempotent."""
@@ -208,7 +210,7 @@ def _make_file(path: Path) -> None:
         raise DatabaseUnavailable(f"The database cannot be made: {error.strerror}.") from error
 
 
-def _upgrade(connection: sa.Connection) -> None:
+def _upgrade(connection: sa.Connection, revision: str) -> None:
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
@@ -219,7 +221,7 @@ def _upgrade(connection: sa.Connection) -> None:
     config.set_main_option("script_location", folder.replace("%", "%%"))
     config.attributes["connection"] = connection
     try:
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
     except CommandError as error:
         raise SettingsError(
             "The database was made by a newer version of this server; install that version, or "

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from time import localtime
+from typing import IO, cast
 
 from whisper_api import formats
 from whisper_api.audio.media import SUPPORTED, display_name, extension
@@ -53,7 +53,7 @@ class ZipStream:
     def __init__(self) -> None:
         """Empty."""
         self._sink = _Sink()
-        self._zip = zipfile.ZipFile(self._sink, "w", zipfile.ZIP_DEFLATED)
+        self._zip = zipfile.ZipFile(cast("IO[bytes]", self._sink), "w", zipfile.ZIP_DEFLATED)
         self._names: set[str] = set()
 
     def add(self, stem: str, suffix: str, content: str, written: float) -> bytes:
@@ -89,27 +89,19 @@ def _numbered(stem: str, suffix: str) -> Iterator[str]:
         number += 1
 
 
-class _Sink(io.RawIOBase):
-    """Takes what the archive writes, for ``take``; it cannot go back."""
+class _Sink:
+    """As much of a file as an archive needs that never goes back."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
-        self._at = 0
 
-    def writable(self) -> bool:
-        """Yes."""
-        return True
-
-    def tell(self) -> int:
-        """Bytes written so far."""
-        return self._at
-
-    def write(self, data: object) -> int:
+    def write(self, data: bytes) -> int:
         """Keep ``data`` for ``take``."""
-        part = bytes(data)  # type: ignore[call-overload]
-        self._parts.append(part)
-        self._at += len(part)
-        return len(part)
+        self._parts.append(bytes(data))
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing waits."""
 
     def take(self) -> bytes:
         """What was written since the last call."""

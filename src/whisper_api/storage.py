@@ -31,7 +31,7 @@ from whisper_api.errors import (
 log = logging.getLogger(__name__)
 
 _KEY = re.compile(r"[0-9a-f]{64}(\.[a-z0-9]{1,12})?")
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PART = ".part"
 GONE = "The audio is no longer stored."
 
@@ -107,8 +107,8 @@ class FolderStore:
         """``root`` is made when the first file comes."""
         self._root = root
 
-    def put(self, key: str, source: Path) -> None:
-        """As ``Store.put``; costs no room where ``source`` lies on the same file system."""
+    def put(self, key: str, source: Path, *, link: bool = True) -> None:
+        """As ``Store.put``; a ``link`` costs no room on the same file system."""
         target = self._path(key)
         if target.exists():
             return
@@ -116,7 +116,7 @@ class FolderStore:
         with _named_errors():
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
-                _link_or_copy(source, part)
+                (_link_or_copy if link else shutil.copyfile)(source, part)
                 _sync(part)
                 os.replace(part, target)
                 _sync(target.parent)
@@ -156,6 +156,15 @@ class FolderStore:
                         path.unlink()
                 elif _KEY.fullmatch(path.name):
                     yield path.name, written
+
+    def copy(self, key: str, other: FolderStore) -> None:
+        """Put a true copy of a file into another folder; one that went meanwhile is left out.
+
+        Raises:
+            StorageFull, StorageUnavailable: as ``Store.put``.
+        """
+        with suppress(NotFound):
+            other.put(key, self._path(key), link=False)
 
     def _path(self, key: str) -> Path:
         return self._root / _checked(key)[:2] / key
@@ -228,7 +237,7 @@ def _named_errors() -> Iterator[None]:
     except FileNotFoundError as error:
         raise NotFound(GONE) from error
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in DISK_FULL:
             raise StorageFull from error
         log.warning("the store of audio files failed: %s", error)
         raise StorageUnavailable(retry_after=5) from error

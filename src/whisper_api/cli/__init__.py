@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from whisper_api import __version__
-from whisper_api.cli import doctor, keys, models, serve, settings, transcribe
+from whisper_api.cli import doctor, history, keys, models, serve, settings, transcribe
 from whisper_api.errors import SettingsError, WhisperApiError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command("serve")(serve.serve)
 app.command("transcribe")(transcribe.transcribe)
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
+app.add_typer(history.app, name="history")
 app.command("settings")(settings.show)
 app.command("doctor")(doctor.doctor)
 
