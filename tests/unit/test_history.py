@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import hashlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -15,62 +14,19 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from pydantic import SecretStr
 from tests.data.make_records import DIGEST, OLD
+from tests.records import ROOT, Kept
 
 import whisper_api
 from whisper_api.audio.scratch import Scratch
 from whisper_api.config import Settings
-from whisper_api.database import Database
 from whisper_api.edits import Line
 from whisper_api.errors import NotFound, StorageFull
-from whisper_api.history import Change, History, NewRecord
+from whisper_api.history import Change
 from whisper_api.history_query import Query
-from whisper_api.metrics import Metrics
-from whisper_api.stored_audio import StoredAudio
-from whisper_api.tables import audio, audio_holds, tasks, transcripts
-from whisper_api.types import AudioFile, Caller, Envelope, Options, Segment, Transcript
+from whisper_api.tables import tasks
+from whisper_api.types import Caller, Envelope, Options
 
-ROOT = Caller()
 DATA = Path(__file__).resolve().parents[1] / "data"
-
-
-def make(settings: Settings) -> tuple[Database, StoredAudio, History]:
-    database = Database(settings)
-    stored = StoredAudio(settings, database)
-    return database, stored, History(settings, database, stored, Metrics())
-
-
-class Kept:
-    """A history with all that it works on."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.database, self.audio, self.history = make(settings)
-        self.folder = settings.data_dir
-
-    async def add(self, text: str, **changes: object) -> str:
-        segment = Segment(0, 0, 0.0, 1.0, f" {text}", (1,), 0.0, -0.1, 1.0, 0.0)
-        transcript = Transcript("transcribe", "en", 1.0, 1.0, (segment,), "fake")
-        values: dict[str, object] = {"owner": "", "name": "a.wav", "source": "sync"}
-        new = NewRecord(transcript=transcript, **{**values, **changes})  # type: ignore[arg-type]
-        return await self.history.add(new)
-
-    def file(self, content: bytes = b"RIFF") -> AudioFile:
-        path = self.folder / f"upload-{hashlib.sha256(content).hexdigest()[:8]}"
-        path.write_bytes(content)
-        digest = hashlib.sha256(content).hexdigest()
-        return AudioFile(path, "a.wav", len(content), digest, "wav", "pcm_s16le", "audio/wav", 1.0)
-
-    async def found(self, q: str, caller: Caller = ROOT) -> list[str]:
-        page, _ = await self.history.page(Query(q=q), caller)
-        return [summary.id for summary in page]
-
-    async def counts(self) -> tuple[int, ...]:
-        def work(connection: sa.Connection) -> tuple[int, ...]:
-            return tuple(
-                connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
-                for table in (transcripts, audio, audio_holds, tasks)
-            )
-
-        return await self.database.run(work, write=False)
 
 
 @pytest_asyncio.fixture(

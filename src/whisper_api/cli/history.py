@@ -111,7 +111,7 @@ def take_in(
         str | None, typer.Option(help="Language of files that name none: a code or a name.")
     ] = None,
     owner: Annotated[
-        str, typer.Option(help="Id of the key that is to own them; left out: admins only.")
+        str, typer.Option(help="Name of the key that is to own them; left out: admins only.")
     ] = "",
     config: ConfigOption = None,
 ) -> None:
