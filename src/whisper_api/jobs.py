@@ -39,6 +39,7 @@ class Work:
     digest: str  #: sha256 of the audio file
     model: str  #: id of the model, aliases resolved
     options: Options
+    revision: str = ""  #: tells apart models that had the same id one after the other
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +278,7 @@ class Jobs:
 
     def keeps_windows(self, terms: Terms) -> bool:
         """Whether a caller on such terms who leaves and comes again goes on from there."""
-        return terms.keep and self._settings.retry_grace_seconds > 0 < self._cache.most
+        return terms.keep and self._settings.retry_grace_seconds > 0 and self._cache.most > 0
 
     def forget(self, owner: str, digest: str) -> None:
         """Drop what is kept of an owner's work on this audio."""

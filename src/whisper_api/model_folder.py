@@ -29,6 +29,7 @@ class ModelFiles:
     decoding: dict[str, Any] = field(default_factory=dict)
     """Thresholds from its manifest, named as in ``engines.base.Thresholds``."""
     note: str = ""  #: what users should know, in one sentence
+    revision: str = ""  #: changes when other weights take the folder's place
 
 
 def is_ctranslate2(folder: Path) -> bool:
@@ -56,6 +57,7 @@ def describe(folder: Path, name: str, manifest: Path | None = None) -> ModelFile
         languages=tuple(said.get("languages") or ()),
         decoding=dict(said.get("decoding") or {}),
         note=f"The model {name!r} knows {knows}." if knows else "",
+        revision=str((folder / WEIGHTS).stat().st_mtime_ns),
     )
 
 

@@ -67,10 +67,11 @@ class Desk:
         options: Options = OPTIONS,
         seconds: float = 20,
         model: str = "fake",
+        revision: str = "",
     ) -> Listener:
         scratch = Scratch.create(self.runtime.settings.scratch_dir)
         file = await self.runtime.intake.from_own_path(scratch, self._path)
-        work = Work(owner, file.digest, model, options)
+        work = Work(owner, file.digest, model, options, revision)
         deadline = asyncio.get_running_loop().time() + seconds
         return self.runtime.jobs.listen(work, terms or Terms(), file, scratch, deadline=deadline)
 
@@ -192,7 +193,7 @@ async def test_no_grace_keeps_no_windows(open_desk: OpenDesk) -> None:
         assert not desk.runtime.jobs.keeps_windows(RETRY)
 
 
-async def test_results_answer_only_the_same_owner_and_options(open_desk: OpenDesk) -> None:
+async def test_results_answer_only_the_same_owner_options_and_weights(open_desk: OpenDesk) -> None:
     async with open_desk() as desk:
         desk.gate.open(1000)
         assert await desk.text(owner="a") == ("miss", TEXT)
@@ -200,6 +201,7 @@ async def test_results_answer_only_the_same_owner_and_options(open_desk: OpenDes
         assert await desk.text(owner="b") == ("miss", TEXT)
         other = replace(OPTIONS, prompt="hello")
         assert (await desk.text(owner="a", options=other))[0] == "miss"
+        assert (await desk.text(owner="a", revision="2"))[0] == "miss"
 
 
 async def test_no_store_leaves_nothing_and_takes_nothing(open_desk: OpenDesk) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,19 @@ def test_aliases_of_the_settings_add_change_and_remove_names(
     assert listed["mine"] == "ct2"
     assert listed["house"] == listed["gpt-transcribe"] == "bundled"
     assert "whisper-1" not in listed
+
+
+def test_other_weights_under_the_same_name_are_another_revision(
+    tmp_path: Path, converted: Path
+) -> None:
+    store = make(tmp_path)
+    first = store.import_folder(converted).revision
+    assert store.resolve("ct2").revision == first != ""
+    other = tmp_path / "ct2"
+    shutil.copytree(converted, other)
+    os.utime(other / "model.bin", ns=(1, 1))
+    store.import_folder(other)
+    assert store.resolve("ct2").revision != first
 
 
 def test_any_name_may_carry_a_profile(tmp_path: Path, converted: Path) -> None:

@@ -159,7 +159,7 @@ class Door:
         # A wrong model name is told before anything is fetched or looked into.
         model = await asyncio.to_thread(self.runtime.store.resolve, self.asked.model)
         file = await self.source.fetch()
-        work = Work(self.owner, file.digest, model.id, self.asked.options)
+        work = Work(self.owner, file.digest, model.id, self.asked.options, model.revision)
         listener = self.runtime.jobs.listen(work, self.terms, file, self.scratch, deadline=until)
         stack.pop_all()
         stack.push_async_callback(listener.close)
