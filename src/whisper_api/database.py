@@ -215,7 +215,6 @@ def _upgrade(connection: sa.Connection, revision: str) -> None:
     from alembic.config import Config
     from alembic.util import CommandError
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     config = Config()
     folder = str(resources.files("whisper_api") / "migrations")
     config.set_main_option("script_location", folder.replace("%", "%%"))
