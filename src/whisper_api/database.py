@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from whisper_api.config import Settings
-from whisper_api.errors import DatabaseUnavailable, SettingsError, StorageFull
+from whisper_api.errors import DatabaseUnavailable, InvalidOption, SettingsError, StorageFull
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -156,6 +156,7 @@ def named_errors() -> Iterator[None]:
 
     Raises:
         DatabaseUnavailable, StorageFull: as ``Database.run``.
+        InvalidOption: a value that the database cannot hold.
     """
     try:
         yield
@@ -163,6 +164,9 @@ def named_errors() -> Iterator[None]:
         raise DatabaseUnavailable(retry_after=5) from error
     except IntegrityError:
         raise
+    except DataError as error:
+        # PostgreSQL takes no NUL in a text, and no number beyond its column.
+        raise InvalidOption("A value holds what no database can store.") from error
     except DBAPIError as error:
         if _is_full(error.orig):
             raise StorageFull from error

@@ -31,6 +31,8 @@ PREVIEW_CHARACTERS = 200
 DAY_S = 86_400.0
 _BATCH = 200
 _ATTEMPTS = 5
+_OVER = ("completed", "failed", "cancelled")
+"""States of tasks that have ended."""
 
 _LISTED = [
     column
@@ -291,7 +293,9 @@ class History:
         for also in self.on_delete:
             also(connection, gone)
         if gone.task_id is not None:
-            connection.execute(tasks.delete().where(tasks.c.id == gone.task_id))
+            # One that was tried again runs on.
+            over = tasks.c.status.in_(_OVER)
+            connection.execute(tasks.delete().where(tasks.c.id == gone.task_id, over))
         self._audio.discard(connection, gone.audio)
         return gone
 
@@ -315,6 +319,11 @@ class History:
         return [replace(s, preview=excerpt(texts[s.id], wanted)) for s in found]
 
 
+def storable(text: str) -> str:
+    """``text`` without what databases refuse: NUL, and halves of surrogate pairs."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+
+
 def _digest(audio: AudioFile | str | None) -> str | None:
     return audio.digest if isinstance(audio, AudioFile) else audio
 
@@ -325,7 +334,7 @@ def _edited() -> sa.Label[bool]:
 
 def _texts(transcript: Transcript, name: str, title: str) -> dict[str, Any]:
     """The columns that follow from a transcript."""
-    text = transcript.text
+    text = storable(transcript.text)
     return {
         "preview": " ".join(text[: 2 * PREVIEW_CHARACTERS].split())[:PREVIEW_CHARACTERS],
         "text": text,
@@ -339,7 +348,7 @@ def _changed(before: Entry, after: Entry) -> dict[str, Any]:
     summary, original = after.summary, before.original or before.transcript
     same = after.transcript == original
     return {
-        "title": summary.title,
+        "title": storable(summary.title),
         "updated_at": max(time.time(), (before.summary.updated_at or 0.0) + 1e-5),
         "original": None if same else TRANSCRIPT.dump(original),
         **_texts(after.transcript, summary.name, summary.title),
@@ -353,8 +362,8 @@ def _values(new: NewRecord, kept: str | None) -> dict[str, Any]:
         "id": new.id,
         "owner": new.owner,
         "created_at": new.created_at,
-        "name": new.name,
-        "title": new.title,
+        "name": storable(new.name),
+        "title": storable(new.title),
         "source": new.source,
         "task_id": new.task_id,
         "task": transcript.task,

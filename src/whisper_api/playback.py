@@ -94,9 +94,15 @@ class Playback:
         task = self._running.get(name)
         if task is None:
             task = self._running[name] = asyncio.ensure_future(work())
-            task.add_done_callback(lambda _: self._running.pop(name, None))
+            task.add_done_callback(partial(self._ended, name))
         result: T = await asyncio.shield(task)
         return result
+
+    def _ended(self, name: str, task: asyncio.Task[Any]) -> None:
+        self._running.pop(name, None)
+        # Where everybody has left, nobody asks for the error.
+        if not task.cancelled():
+            task.exception()
 
     async def close(self) -> None:
         """Stop what runs."""

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from time import monotonic
 
@@ -39,6 +40,8 @@ IDLE_CHECK_S = 30.0
 """How often idle models are looked for, at least."""
 HOUSEKEEPING_S = 3600.0
 """Seconds between two clean-ups."""
+STORE_TURNS = 24
+"""Clean-ups of which one looks through the whole store of audio."""
 DATABASE_WAIT_S = 30.0
 """How long a start waits for a database that does not answer yet."""
 
@@ -116,9 +119,10 @@ class Runtime:
 
     async def keep_house(self) -> None:
         """Forget old transcripts and sweep stored audio, now and then, until cancelled."""
-        while True:
+        for turn in count():
             try:
-                forgotten, swept = await self.history.prune(), await self.audio.sweep()
+                forgotten = await self.history.prune()
+                swept = await self.audio.sweep(files=turn % STORE_TURNS == 0)
                 if forgotten or swept:
                     log.info("clean-up: %d old transcripts, %d audio files", forgotten, swept)
             except WhisperApiError as error:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -36,6 +36,7 @@ HOLD_SECONDS = 3600.0
 """How long a hold lasts when nobody says otherwise."""
 ORPHAN_SECONDS = 6 * 3600.0
 """Age from which a file without a row counts as left behind."""
+_AT_ONCE = 500
 REFERRERS = (transcripts.c.audio, tasks.c.audio, audio_holds.c.digest)
 """Columns that keep audio."""
 
@@ -182,10 +183,13 @@ class StoredAudio:
         self._remove_file(digest)
         return True
 
-    async def sweep(self) -> int:
-        """End holds that are over and remove audio and files that nothing refers to."""
+    async def sweep(self, *, files: bool = True) -> int:
+        """End holds that are over and remove audio that nothing refers to; how much that was.
+
+        ``files`` looks for files without a row as well, which lists the whole store.
+        """
         removed = await self._database.run(self._sweep_rows)
-        return removed + await asyncio.to_thread(self._sweep_files)
+        return removed + (await asyncio.to_thread(self._sweep_files) if files else 0)
 
     def _sweep_rows(self, connection: sa.Connection) -> int:
         connection.execute(audio_holds.delete().where(audio_holds.c.until <= time.time()))
@@ -201,14 +205,26 @@ class StoredAudio:
             for key, written in self.store.listing()
             if written < time.time() - ORPHAN_SECONDS
         ]
-        removed = 0
-        for digest in dict.fromkeys(old):
-            query = sa.select(audio.c.digest).where(audio.c.digest == digest)
-            with self._database.transaction() as connection:
-                if connection.execute(query).first() is None:
-                    self._remove_file(digest)
-                    removed += 1
-        return removed
+        return sum(self._remove_lost(digest) for digest in self._without_row(old))
+
+    def _without_row(self, digests: Sequence[str]) -> set[str]:
+        """Those of ``digests`` that the database does not know."""
+        lost = set(digests)
+        for at in range(0, len(digests), _AT_ONCE):
+            some = digests[at : at + _AT_ONCE]
+            query = sa.select(audio.c.digest).where(audio.c.digest.in_(some))
+            with self._database.transaction(write=False) as connection:
+                lost.difference_update(connection.execute(query).scalars())
+        return lost
+
+    def _remove_lost(self, digest: str) -> bool:
+        """Remove a file, unless somebody has stored it meanwhile."""
+        query = sa.select(audio.c.digest).where(audio.c.digest == digest)
+        with self._database.transaction() as connection:
+            if connection.execute(query).first() is not None:
+                return False
+            self._remove_file(digest)
+            return True
 
     def _remove_file(self, digest: str) -> None:
         try:

@@ -21,8 +21,8 @@ class Transcription(BaseModel):
 
     id: str
     object: Literal["transcription"] = "transcription"
-    created_at: float
-    updated_at: float | None
+    created_at: int = Field(description="Unix seconds")
+    updated_at: int | None
     name: str = Field(description="What the caller called the file")
     title: str
     duration_seconds: float
@@ -140,8 +140,8 @@ def listed(summary: Summary) -> dict[str, Any]:
     return {
         "id": summary.id,
         "object": "transcription",
-        "created_at": summary.created_at,
-        "updated_at": summary.updated_at,
+        "created_at": int(summary.created_at),
+        "updated_at": None if summary.updated_at is None else int(summary.updated_at),
         "name": summary.name,
         "title": summary.title,
         "duration_seconds": round(summary.duration, 3),

@@ -20,7 +20,7 @@ import whisper_api
 from whisper_api.audio.scratch import Scratch
 from whisper_api.config import Settings
 from whisper_api.edits import Line
-from whisper_api.errors import NotFound, StorageFull
+from whisper_api.errors import InvalidOption, NotFound, StorageFull
 from whisper_api.history import Change
 from whisper_api.history_query import Query
 from whisper_api.tables import tasks
@@ -113,6 +113,25 @@ async def test_a_tasks_row_goes_with_its_record(kept: Kept) -> None:
     kept.history.on_forget.append(lambda gone: seen.append(gone.owner))
     await kept.history.delete(id, ROOT)
     assert (await kept.counts(), seen) == ((0, 0, 0, 0), [id, ""])
+
+
+async def test_a_task_that_was_tried_again_outlives_its_earlier_record(kept: Kept) -> None:
+    row = tasks.insert().values(
+        id="t", owner="", status="running", created_at=1, name="x", source="upload", options={}
+    )
+    await kept.database.run(lambda connection: connection.execute(row))
+    await kept.history.delete(await kept.add("text", source="task", task_id="t"), ROOT)
+    assert (await kept.counts())[3] == 1
+
+
+async def test_texts_that_databases_refuse_are_kept_without_the_offence(kept: Kept) -> None:
+    id = await kept.add("a\0b \ud83d end", name="n\0.wav", title="t\0")
+    entry = await kept.history.get(id, ROOT)
+    assert (entry.summary.preview, entry.summary.name) == ("ab ? end", "n.wav")
+    assert entry.transcript.text == "a\0b \ud83d end"
+    assert await kept.found("end") == [id]
+    with pytest.raises((NotFound, InvalidOption)):
+        await kept.history.get("tr_\0", ROOT)
 
 
 async def test_old_records_go_in_batches(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
