@@ -8,9 +8,10 @@ import sqlalchemy as sa
 
 from whisper_api.config import Settings
 from whisper_api.database import Database
-from whisper_api.history import History, NewRecord
+from whisper_api.history import History
 from whisper_api.history_query import Query
 from whisper_api.metrics import Metrics
+from whisper_api.records import NewRecord
 from whisper_api.stored_audio import StoredAudio
 from whisper_api.tables import audio, audio_holds, tasks, transcripts
 from whisper_api.types import AudioFile, Caller, Segment, Transcript

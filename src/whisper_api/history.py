@@ -3,109 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from whisper_api.config import Settings
 from whisper_api.database import Database
-from whisper_api.edits import Line, with_lines, with_text
+from whisper_api.edits import with_lines, with_text
 from whisper_api.errors import Conflict, NotFound
 from whisper_api.history_query import Query, conditions, page_of
 from whisper_api.metrics import Metrics
-from whisper_api.search import excerpt, index_words, terms
+from whisper_api.records import (
+    EDITED,
+    LISTED,
+    Change,
+    Entry,
+    NewRecord,
+    Summary,
+    changed_columns,
+    digest_of,
+    entry_of,
+    new_columns,
+    summary_of,
+)
+from whisper_api.search import excerpt, terms
 from whisper_api.stored_audio import Hold, StoredAudio
 from whisper_api.tables import audio_holds, tasks, transcripts
-from whisper_api.transcript_codec import OPTIONS, TRANSCRIPT
-from whisper_api.types import AudioFile, Caller, Envelope, Options, Transcript
+from whisper_api.types import AudioFile, Caller
 
-Source = Literal["sync", "task", "import"]
-"""Where a record comes from: a request that waited, a task, or an older server's folder."""
-
-PREVIEW_CHARACTERS = 200
 DAY_S = 86_400.0
 _BATCH = 200
 _ATTEMPTS = 5
 _OVER = ("completed", "failed", "cancelled")
 """States of tasks that have ended."""
-
-_LISTED = [
-    column
-    for column in transcripts.c
-    if column.name not in {"words", "content", "original", "text", "options", "timings"}
-]
-
-
-@dataclass(frozen=True, slots=True)
-class NewRecord:
-    """A finished transcription that is to be kept."""
-
-    transcript: Transcript
-    owner: str  #: ``Caller.key``
-    name: str  #: what the caller called the file
-    source: Source
-    options: Options | None = None
-    timings: Mapping[str, Any] = field(default_factory=dict)
-    """Figures in seconds, shown as they are: ``processing_seconds`` and the like."""
-    audio: AudioFile | str | None = None
-    """The file, or the digest of audio that a row keeps already."""
-    envelope: Envelope | None = None
-    task_id: str | None = None
-    title: str = ""
-    id: str = field(default_factory=lambda: new_id())
-    created_at: float = field(default_factory=time.time)
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """A record as lists show it."""
-
-    id: str
-    owner: str
-    created_at: float
-    updated_at: float | None
-    name: str
-    title: str
-    source: str
-    task_id: str | None
-    task: str
-    language: str
-    model: str
-    duration: float
-    audio: str | None  #: digest of the stored audio
-    digest: str | None
-    preview: str
-    edited: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A whole record."""
-
-    summary: Summary
-    transcript: Transcript
-    original: Transcript | None  #: before the first edit
-    options: dict[str, Any]
-    timings: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What somebody wants changed; at most one of ``lines`` and ``text``."""
-
-    title: str | None = None
-    lines: Sequence[Line] | None = None
-    text: str | None = None
-
-
-def new_id() -> str:
-    """An id for a record."""
-    return f"tr_{secrets.token_hex(12)}"
 
 
 class History:
@@ -135,11 +69,11 @@ class History:
         """
         wanted = new.audio if self._settings.history_audio else None
         hold = await self._audio.keep(wanted, new.owner) if isinstance(wanted, AudioFile) else None
-        kept = _digest(wanted)
+        kept = digest_of(wanted)
         try:
             if kept is not None and new.envelope is not None:
                 await self._audio.set_envelope(kept, new.envelope)
-            values = await asyncio.to_thread(_values, new, kept)
+            values = await asyncio.to_thread(new_columns, new, kept)
             await self._database.run(lambda connection: self._insert(connection, values, hold))
         except BaseException:
             if hold is not None:
@@ -156,10 +90,10 @@ class History:
         """
 
         def work(connection: sa.Connection) -> tuple[list[Summary], bool]:
-            statement = page_of(connection, query, caller, [*_LISTED, _edited()])
+            statement = page_of(connection, query, caller, LISTED)
             rows = connection.execute(statement).all()
             more = len(rows) > query.limit
-            found = [_summary(row) for row in rows[: query.limit]]
+            found = [summary_of(row) for row in rows[: query.limit]]
             return self._with_excerpts(connection, found, query.q), more
 
         return await self._database.run(work, write=False)
@@ -188,14 +122,14 @@ class History:
             RecordBroken: it cannot be read.
         """
         row = await self._database.run(lambda c: _row(c, id, caller), write=False)
-        return await asyncio.to_thread(_entry, row)
+        return await asyncio.to_thread(entry_of, row)
 
     async def summary(self, id: str, caller: Caller) -> Summary:
         """A record as lists show it. Raises: NotFound, as ``get``."""
 
         def work(connection: sa.Connection) -> Summary:
-            wanted = sa.select(*_LISTED, _edited()).where(transcripts.c.id == id)
-            return _summary(_seen(connection.execute(wanted).first(), caller))
+            wanted = sa.select(*LISTED).where(transcripts.c.id == id)
+            return summary_of(_seen(connection.execute(wanted).first(), caller))
 
         return await self._database.run(work, write=False)
 
@@ -236,7 +170,7 @@ class History:
         for _ in range(_ATTEMPTS):
             entry = await self.get(id, caller)
             after = await asyncio.to_thread(edit, entry)
-            values = await asyncio.to_thread(_changed, entry, after)
+            values = await asyncio.to_thread(changed_columns, entry, after)
             before = transcripts.c.updated_at.is_not_distinct_from(entry.summary.updated_at)
             update = transcripts.update().where(transcripts.c.id == id, before).values(values)
             done = await self._database.run(lambda c, u=update: c.execute(u).rowcount)  # type: ignore[misc]
@@ -252,7 +186,7 @@ class History:
         """
 
         def work(connection: sa.Connection) -> list[Summary]:
-            wanted = sa.select(*_LISTED, _edited()).where(transcripts.c.id == id)
+            wanted = sa.select(*LISTED).where(transcripts.c.id == id)
             return [self._delete(connection, _seen(connection.execute(wanted).first(), caller))]
 
         self._forget(await self._database.run(work))
@@ -265,9 +199,7 @@ class History:
         days = self._settings.max_history_days if days is None else days
         if days <= 0:
             return 0
-        old = sa.select(*_LISTED, _edited()).where(
-            transcripts.c.created_at < time.time() - days * DAY_S
-        )
+        old = sa.select(*LISTED).where(transcripts.c.created_at < time.time() - days * DAY_S)
         total = 0
 
         def work(connection: sa.Connection) -> list[Summary]:
@@ -288,7 +220,7 @@ class History:
             self._audio.discard(connection, hold.digest)
 
     def _delete(self, connection: sa.Connection, row: Any) -> Summary:
-        gone = _summary(row)
+        gone = summary_of(row)
         connection.execute(transcripts.delete().where(transcripts.c.id == gone.id))
         for also in self.on_delete:
             also(connection, gone)
@@ -319,67 +251,8 @@ class History:
         return [replace(s, preview=excerpt(texts[s.id], wanted)) for s in found]
 
 
-def storable(text: str) -> str:
-    """``text`` without what databases refuse: NUL, and halves of surrogate pairs."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
-
-
-def _digest(audio: AudioFile | str | None) -> str | None:
-    return audio.digest if isinstance(audio, AudioFile) else audio
-
-
-def _edited() -> sa.Label[bool]:
-    return transcripts.c.original.is_not(None).label("edited")
-
-
-def _texts(transcript: Transcript, name: str, title: str) -> dict[str, Any]:
-    """The columns that follow from a transcript."""
-    text = storable(transcript.text)
-    return {
-        "preview": " ".join(text[: 2 * PREVIEW_CHARACTERS].split())[:PREVIEW_CHARACTERS],
-        "text": text,
-        "words": index_words(title, name, text),
-        "content": TRANSCRIPT.dump(transcript),
-    }
-
-
-def _changed(before: Entry, after: Entry) -> dict[str, Any]:
-    """The columns to write after an edit."""
-    summary, original = after.summary, before.original or before.transcript
-    same = after.transcript == original
-    return {
-        "title": storable(summary.title),
-        "updated_at": max(time.time(), (before.summary.updated_at or 0.0) + 1e-5),
-        "original": None if same else TRANSCRIPT.dump(original),
-        **_texts(after.transcript, summary.name, summary.title),
-    }
-
-
-def _values(new: NewRecord, kept: str | None) -> dict[str, Any]:
-    transcript = new.transcript
-    options = OPTIONS.plain(new.options)["value"] if new.options else {}
-    return {
-        "id": new.id,
-        "owner": new.owner,
-        "created_at": new.created_at,
-        "name": storable(new.name),
-        "title": storable(new.title),
-        "source": new.source,
-        "task_id": new.task_id,
-        "task": transcript.task,
-        "language": transcript.language,
-        "model": transcript.model,
-        "duration": transcript.duration,
-        "audio": kept,
-        "digest": _digest(new.audio),
-        "options": options,
-        "timings": dict(new.timings),
-        **_texts(transcript, new.name, new.title),
-    }
-
-
 def _row(connection: sa.Connection, id: str, caller: Caller) -> Any:
-    wanted = sa.select(transcripts, _edited()).where(transcripts.c.id == id)
+    wanted = sa.select(transcripts, EDITED).where(transcripts.c.id == id)
     return _seen(connection.execute(wanted).first(), caller)
 
 
@@ -387,18 +260,3 @@ def _seen(row: Any, caller: Caller) -> Any:
     if row is None or not caller.may_see(row.owner):
         raise NotFound("There is no transcript with this id.", param="id")
     return row
-
-
-def _summary(row: Any) -> Summary:
-    values = row._mapping
-    return Summary(**{name: values[name] for name in Summary.__dataclass_fields__})
-
-
-def _entry(row: Any) -> Entry:
-    return Entry(
-        _summary(row),
-        TRANSCRIPT.load(row.content),
-        TRANSCRIPT.load(row.original) if row.original else None,
-        row.options,
-        row.timings,
-    )

@@ -17,8 +17,8 @@ from typing import Any
 
 from whisper_api.audio.media import display_name
 from whisper_api.errors import InvalidOption
-from whisper_api.history import NewRecord
 from whisper_api.languages import parse_language
+from whisper_api.records import NewRecord
 from whisper_api.types import Segment, Transcript
 
 UNKNOWN_LANGUAGE = "und"

@@ -17,7 +17,7 @@ import pytest_asyncio
 from tests.api.conftest import OpenApp, running
 from tests.conftest import Encode, MakeWav
 
-from whisper_api.history import NewRecord
+from whisper_api.records import NewRecord
 from whisper_api.runtime import Runtime
 from whisper_api.types import Caller, Coverage, Segment, Transcript, Word
 

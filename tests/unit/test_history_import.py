@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from whisper_api.cli import app, main
 from whisper_api.config import ENV_PREFIX
-from whisper_api.history import NewRecord
 from whisper_api.history_import import Unreadable, old_files, read_all
+from whisper_api.records import NewRecord
 
 runner = CliRunner()
 DAY = datetime.now(UTC).strftime("%Y-%m-%d")

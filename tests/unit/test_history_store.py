@@ -21,8 +21,8 @@ from whisper_api.audio.scratch import Scratch
 from whisper_api.config import Settings
 from whisper_api.edits import Line
 from whisper_api.errors import InvalidOption, NotFound, StorageFull
-from whisper_api.history import Change
 from whisper_api.history_query import Query
+from whisper_api.records import Change
 from whisper_api.tables import tasks
 from whisper_api.types import Caller, Envelope, Options
 

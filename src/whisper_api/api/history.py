@@ -32,9 +32,9 @@ from whisper_api.api.ranges import disposition, ranged
 from whisper_api.errors import InvalidOption, NotFound
 from whisper_api.exports import ZipStream, document, ending, stem_of
 from whisper_api.formats import Format
-from whisper_api.history import Entry, Summary
 from whisper_api.history_query import Query
 from whisper_api.languages import parse_language
+from whisper_api.records import Entry, Summary
 from whisper_api.runtime import Runtime
 from whisper_api.types import Caller
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from whisper_api import formats
 from whisper_api.audio.envelope import peaks_of
 from whisper_api.edits import MOST_SEGMENTS, Line
-from whisper_api.history import Change, Entry, Summary
+from whisper_api.records import Change, Entry, Summary
 from whisper_api.types import Envelope, Segment, Transcript, Word
 
 LONGEST_TITLE = 200

@@ -9,9 +9,9 @@ from starlette.responses import Response
 
 from whisper_api.api.sse import Streamed
 from whisper_api.errors import WhisperApiError
-from whisper_api.history import NewRecord, new_id
 from whisper_api.jobs import Listener, Terms
 from whisper_api.pipeline import Update
+from whisper_api.records import NewRecord, new_id
 from whisper_api.runtime import Runtime
 from whisper_api.types import Options
 

@@ -26,11 +26,12 @@ from whisper_api.database import Database
 from whisper_api.errors import InvalidOption, StorageFull
 from whisper_api.exports import ZipStream, document, ending, stem_of
 from whisper_api.formats import FORMATS
-from whisper_api.history import DAY_S, History, NewRecord
+from whisper_api.history import DAY_S, History
 from whisper_api.history_import import Unreadable, old_files, read_all
 from whisper_api.history_query import Query
 from whisper_api.languages import parse_language
 from whisper_api.metrics import Metrics
+from whisper_api.records import NewRecord
 from whisper_api.storage import DISK_FULL
 from whisper_api.stored_audio import StoredAudio
 from whisper_api.types import Caller

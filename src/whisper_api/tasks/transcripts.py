@@ -7,7 +7,8 @@ import hashlib
 import time
 
 from whisper_api.errors import NotFound
-from whisper_api.history import History, NewRecord
+from whisper_api.history import History
+from whisper_api.records import NewRecord
 from whisper_api.tasks.record import TaskRecord
 from whisper_api.transcript_codec import TRANSCRIPT
 from whisper_api.types import Caller, Transcript
