@@ -68,6 +68,30 @@ def test_a_stop_lets_a_running_request_finish(tmp_path: Path) -> None:
             process.kill()
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
+def test_a_stop_interrupts_tasks_and_ends_the_streams_of_their_followers(tmp_path: Path) -> None:
+    wav = marked({1.0: 9}, 300)
+    command = [sys.executable, "-m", "whisper_api", "serve", "--port", "0"]
+    command += ["--model", "fake:delay=5", "--drain-seconds", "60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        try:
+            assert process.stdout is not None
+            url = next(word for word in process.stdout.readline().split() if "http://" in word)
+            task = httpx.post(
+                f"{url}/v1/audio/transcriptions/async", files={"file": wav}, timeout=30
+            ).json()
+            with httpx.stream("GET", f"{url}/v1/tasks/{task['id']}/events", timeout=30) as stream:
+                lines = stream.iter_lines()
+                assert any('"status":"running"' in line for line in lines)
+                process.send_signal(signal.SIGTERM)
+                # The stream ends without a last status: whoever follows comes again later.
+                assert not any('"status":"' in line for line in lines)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+
 def wait_for_work(url: str) -> None:
     """Until the server holds a request."""
     for _ in range(200):

@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from whisper_api import __version__
-from whisper_api.cli import doctor, history, keys, models, serve, settings, transcribe
+from whisper_api.cli import (
+    doctor,
+    history,
+    keys,
+    models,
+    serve,
+    settings,
+    tasks,
+    transcribe,
+)
 from whisper_api.errors import SettingsError, WhisperApiError
 
 app = typer.Typer(
@@ -21,6 +30,7 @@ app = typer.Typer(
 )
 app.command("serve")(serve.serve)
 app.command("transcribe")(transcribe.transcribe)
+app.add_typer(tasks.app, name="tasks")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(history.app, name="history")

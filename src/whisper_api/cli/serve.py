@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from pathlib import Path
 from types import FrameType
 
@@ -31,9 +31,13 @@ ANOTHER = "For real speech take another: --model small (or large-v3-turbo, a hub
 class Server(uvicorn.Server):
     """Says where it listens, and ends with status 0 after a stop signal."""
 
-    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+    def __init__(
+        self, config: uvicorn.Config, settings: Settings, leave: Callable[[], Awaitable[None]]
+    ) -> None:
+        """``leave`` is awaited before running requests are waited for."""
         super().__init__(config)
         self._settings = settings
+        self._leave = leave
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then print the address."""
@@ -41,6 +45,11 @@ class Server(uvicorn.Server):
         if self.started:
             port = self.servers[0].sockets[0].getsockname()[1]
             typer.echo(banner(self._settings, port))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Interrupt tasks (and so end the streams of those who follow them), then drain."""
+        await self._leave()
+        await super().shutdown(sockets=sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -111,8 +120,8 @@ async def _run(settings: Settings) -> bool:
         proxy_headers=False,  # the setting trusted_proxies decides, in the guards
         timeout_graceful_shutdown=round(settings.drain_seconds),
     )
-    server = Server(config, settings)
     async with app.router.lifespan_context(app):
+        server = Server(config, settings, app.state.runtime.tasks.leave)
         with contextlib.suppress(SystemExit):  # uvicorn's way to say that it cannot listen
             await server.serve()
     return server.started

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from enum import StrEnum
@@ -12,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 import typer
 from rich.console import Console
 from rich.progress import (
@@ -30,15 +28,13 @@ from whisper_api.api.options import Fields, parse_request
 from whisper_api.audio.scratch import Scratch
 from whisper_api.cli.files import ENDINGS, Job, plan_jobs, write_whole
 from whisper_api.cli.flags import ConfigOption, load
+from whisper_api.cli.remote import Remote, server_url
 from whisper_api.config import Settings
-from whisper_api.errors import RequestError, ServerError, SettingsError, WhisperApiError
+from whisper_api.errors import SettingsError, WhisperApiError
 from whisper_api.logs import setup_logging
 from whisper_api.models import ModelStore
 from whisper_api.runtime import Runtime, open_runtime
 from whisper_api.types import Options, Transcript
-
-RETRIES = 20
-"""How often a server that is full is asked again."""
 
 Advance = Callable[[float], None]
 """Told how much of a file is behind us, 0..1."""
@@ -90,21 +86,31 @@ def transcribe(
         bool, typer.Option("--overwrite", help="Do files again that have a result.")
     ] = False,
     jobs: Annotated[int, typer.Option(min=1, max=64, help="Files at the same time.")] = 4,
+    background: Annotated[
+        bool, typer.Option("--background", help="Make tasks of them on the server, do not wait.")
+    ] = False,
     config: ConfigOption = None,
 ) -> None:
     """Transcribe audio files; what has a result already is skipped. Exit 1 if any file failed."""
     fields = _fields(shape, language, prompt, task, word_timestamps)
-    todo, skipped = _todo(plan_jobs(paths, output_dir, ENDINGS[shape.response_format]), overwrite)
     console = Console(stderr=True)
-    if skipped:
-        console.print(f"{skipped} done before; --overwrite does them again")
+    planned = plan_jobs(paths, output_dir, ENDINGS[shape.response_format])
+    todo = _todo(planned, overwrite, console)
     if not todo:
         return
-    if server is None:
-        opened = _in_process(load(config, log_level="WARNING", model_path=model), fields, task)
+    if background:
+        form = {**fields, "task": task, **({"model": model} if model else {})}
+        failed = _submit(todo, server_url(server), api_key, form, console)
+    elif server is None:
+        settings = load(config, log_level="WARNING", model_path=model)
+        failed = asyncio.run(_run(_in_process(settings, fields, task), todo, jobs, console))
     else:
         opened = _through_server(server, api_key, fields, task, model)
-    failed = asyncio.run(_run(opened, todo, jobs, console))
+        failed = asyncio.run(_run(opened, todo, jobs, console))
+    _end(failed, todo, console)
+
+
+def _end(failed: int, todo: list[Job], console: Console) -> None:
     if failed:
         console.print(f"{failed} of {len(todo)} failed")
         raise typer.Exit(1)
@@ -127,9 +133,12 @@ def _fields(
     return {name: value for name, value in fields.items() if value}
 
 
-def _todo(jobs: list[Job], overwrite: bool) -> tuple[list[Job], int]:
+def _todo(jobs: list[Job], overwrite: bool, console: Console) -> list[Job]:
+    """The jobs without a result."""
     todo = [job for job in jobs if overwrite or not job.target.exists()]
-    return todo, len(jobs) - len(todo)
+    if skipped := len(jobs) - len(todo):
+        console.print(f"{skipped} done before; --overwrite does them again")
+    return todo
 
 
 async def _run(
@@ -236,13 +245,12 @@ def render(
 async def _through_server(
     url: str, key: str | None, fields: dict[str, str], task: str, model: str | None
 ) -> AsyncIterator[Work]:
-    base = url.rstrip("/").removesuffix("/v1")
     door = "translations" if task == "translate" else "transcriptions"
     form = fields | ({"model": model} if model else {})
-    headers = {"authorization": f"Bearer {key}"} if key else {}
-    limits = httpx.Timeout(None, connect=10)
-    with httpx.Client(headers=headers, timeout=limits) as client:
-        send = partial(_upload, client, f"{base}/v1/audio/{door}", form)
+    with Remote(url, key) as remote:
+
+        def send(path: Path) -> str:
+            return remote.call("POST", f"/v1/audio/{door}", file=path, data=form).text
 
         async def work(path: Path, advance: Advance) -> str:
             return await asyncio.to_thread(send, path)
@@ -250,37 +258,24 @@ async def _through_server(
         yield work
 
 
-def _upload(client: httpx.Client, url: str, form: dict[str, str], path: Path) -> str:
-    """Send one file; a full server is asked again when it says so.
-
-    Raises:
-        RequestError: the server refused it.
-        ServerError: the server failed, or cannot be reached.
-    """
-    for left in range(RETRIES, -1, -1):
-        try:
-            with path.open("rb") as file:
-                answer = client.post(url, data=form, files={"file": (path.name, file)})
-        except httpx.HTTPError as error:
-            raise ServerError(f"{url}: {error or type(error).__name__}") from error
-        if answer.is_success:
-            return answer.text
-        if answer.status_code not in {429, 503} or not left:
-            break
-        time.sleep(_wait(answer))
-    message = f"{answer.status_code}: {_message(answer)}"
-    raise (ServerError if answer.is_server_error else RequestError)(message)
+def _submit(
+    todo: list[Job], url: str, key: str | None, fields: dict[str, str], console: Console
+) -> int:
+    """Make a task of each file, one line with its id for each; answers how many failed."""
+    failed = 0
+    with Remote(url, key) as remote, Progress(console=console, transient=True) as bar:
+        for job in todo:
+            entry = bar.add_task(job.source.name, total=1.0)
+            try:
+                sent = remote.submit(job.source, fields, partial(_set_progress, bar, entry))
+                print(f"{sent['id']}  {job.source}", flush=True)
+            except (WhisperApiError, OSError) as error:
+                failed += 1
+                reason = error.message if isinstance(error, WhisperApiError) else error.strerror
+                _say(bar, f"{job.source}: {reason}")
+            bar.remove_task(entry)
+    return failed
 
 
-def _wait(answer: httpx.Response) -> float:
-    try:
-        return min(max(float(answer.headers.get("retry-after", "1")), 0.1), 120)
-    except ValueError:
-        return 1.0
-
-
-def _message(answer: httpx.Response) -> str:
-    try:
-        return str(answer.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return answer.text[:200]
+def _set_progress(bar: Progress, entry: TaskID, part: float) -> None:
+    bar.update(entry, completed=part)

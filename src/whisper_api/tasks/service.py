@@ -91,9 +91,13 @@ class Tasks:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        await self._runner.leave()
+        await self.leave()
         await asyncio.to_thread(self._durable.close)
         self._executor.release()
+
+    async def leave(self) -> None:
+        """Interrupt what runs and take nothing more; ``close`` does the rest."""
+        await self._runner.leave()
 
     async def submit(
         self,
