@@ -59,6 +59,11 @@ class Cache:
             self._kept[work] = kept
         self.size = int(self._kept.currsize)
 
+    def expire(self) -> None:
+        """Let go of what is too old."""
+        self._kept.expire()
+        self.size = int(self._kept.currsize)
+
     def drop(self, wanted: Callable[[Hashable], bool]) -> None:
         """Forget all work that is ``wanted`` so."""
         for work in [work for work in self._kept if wanted(work)]:

@@ -364,7 +364,12 @@ class Jobs:
         grace = self._settings.retry_grace_seconds
         if (transcript := job.record.transcript) is not None:
             seconds = max(grace, self._settings.result_cache_ttl_s)
-            self._cache.put(job.work, Kept(transcript, None, seconds))
+            self._keep(job.work, Kept(transcript, None, seconds))
         elif job.progress.plan is not None and not isinstance(job.record.error, RequestError):
             done = Progress(job.progress.plan, list(job.progress.results))
-            self._cache.put(job.work, Kept(None, done, grace))
+            self._keep(job.work, Kept(None, done, grace))
+
+    def _keep(self, work: Work, kept: Kept) -> None:
+        self._cache.put(work, kept)
+        # Without this the text would stay in memory until the next request.
+        asyncio.get_running_loop().call_later(kept.seconds + 0.01, self._cache.expire)

@@ -75,6 +75,19 @@ async def test_no_store_is_not_stored(open_app: Any, wav: bytes) -> None:
         assert (await post(client, wav)).headers["x-cache"] == "miss"
 
 
+async def test_no_store_leaves_no_history(open_app: Any, wav: bytes) -> None:
+    async with open_app(enable_history=True) as client:
+        private = await post(client, wav, {"cache-control": "no-store"})
+        assert "x-history-id" not in private.headers
+        assert (await client.get("/v1/history")).json()["data"] == []
+        kept = await post(client, wav)
+        (record,) = (await client.get("/v1/history")).json()["data"]
+        assert record["id"] == kept.headers["x-history-id"]
+        again = await post(client, wav)
+        assert again.headers["x-cache"] == "hit"
+        assert len((await client.get("/v1/history")).json()["data"]) == 2
+
+
 async def test_keys_do_not_share_results(open_app: Any, wav: bytes) -> None:
     async with open_app(api_keys=("one", "two")) as client:
         seen = [
@@ -132,8 +145,8 @@ async def test_the_clients_patience_is_a_deadline_and_its_retry_goes_on(
     open_app: Any, five: bytes
 ) -> None:
     name = "x-stainless-read-timeout"
-    async with open_app(**SLOW) as client:
-        late = await post(client, five, {name: "1.2"}, language="en")
+    async with open_app(**{**SLOW, "model_path": "fake:delay=0.6"}) as client:
+        late = await post(client, five, {name: "2.5"}, language="en")
         assert late.status_code == 408
         error = problem(late)
         assert error["code"] == "deadline_exceeded"

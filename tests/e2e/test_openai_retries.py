@@ -28,8 +28,8 @@ def long(make_wav: MakeWav) -> bytes:
 
 @pytest.fixture(scope="module")
 def slow(start_server: StartServer) -> Server:
-    """A quarter of a second a window, one at a time."""
-    return start_server(model_path="fake:delay=0.25", batch_size=1, replicas=1)
+    """A third of a second a window, one at a time."""
+    return start_server(model_path="fake:delay=0.35", batch_size=1, replicas=1)
 
 
 def url(server: Server) -> str:
@@ -56,7 +56,7 @@ def windows(server: Server) -> float:
 def test_a_retry_goes_on_where_its_caller_left(slow: Server, long: bytes) -> None:
     before = windows(slow)
     with pytest.raises(httpx.ReadTimeout):
-        post(slow, long, timeout=httpx.Timeout(30, read=1.3))
+        post(slow, long, timeout=httpx.Timeout(30, read=2))
     slow.wait_until_idle(2)
     left = windows(slow) - before
     assert 0 < left < WINDOWS
@@ -74,7 +74,7 @@ def test_the_clients_own_retries_reach_the_end(slow: Server, long: bytes) -> Non
         seen.append((answer.status_code, answer.headers.get("x-cache", "")))
 
     http = httpx.Client(event_hooks={"response": [note]})
-    client = connect(slow, max_retries=5, timeout=1.5, http_client=http)
+    client = connect(slow, max_retries=5, timeout=2, http_client=http)
     anew = {"prompt": "work of its own", "extra_body": {"chunk_length_s": 10}}
     found = ask(client, long, language="en", **anew)
     assert found.text == TEXT
@@ -134,7 +134,7 @@ def test_white_space_arrives_before_the_answer_and_leaving_then_stops_the_work(
     start_server: StartServer, long: bytes
 ) -> None:
     server = start_server(
-        model_path="fake:delay=0.25", batch_size=1, replicas=1, json_keep_alive_s=0.3
+        model_path="fake:delay=0.35", batch_size=1, replicas=1, json_keep_alive_s=0.3
     )
     request = httpx.Request("POST", url(server), files={"file": ("a.wav", long)}, data=FORM)
     head = f"POST {request.url.path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"

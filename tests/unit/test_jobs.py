@@ -294,6 +294,16 @@ async def test_who_listens_at_the_end_of_the_server_is_told(open_desk: OpenDesk)
         assert desk.is_idle()
 
 
+async def test_what_is_too_old_goes_without_being_asked_for(open_desk: OpenDesk) -> None:
+    async with open_desk(result_cache_ttl_s=0, retry_grace_seconds=0.2) as desk:
+        desk.gate.open(1000)
+        await desk.text()
+        registry = desk.runtime.metrics.registry
+        assert registry.get_sample_value("whisper_result_cache_bytes")
+        await asyncio.sleep(0.5)
+        assert registry.get_sample_value("whisper_result_cache_bytes") == 0
+
+
 async def test_outcomes_and_memory_are_measured(open_desk: OpenDesk) -> None:
     async with open_desk() as desk:
         desk.gate.open(1000)

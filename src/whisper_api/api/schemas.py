@@ -184,6 +184,12 @@ _EVENT: dict[str, Any] = {
 _COUNT = {"type": "integer", "minimum": 0}
 _ANSWER: dict[str, Any] = {
     "description": "The transcript in the format asked for; events with stream=true.",
+    "headers": {
+        "x-cache": {
+            "description": "What was there already.",
+            "schema": {"enum": ["miss", "hit", "joined", "resumed"]},
+        }
+    },
     "content": {
         "application/json": {
             "schema": {
@@ -270,10 +276,27 @@ def task() -> dict[str, Any]:
     return {"openapi_extra": {"requestBody": {"required": True, "content": content}}}
 
 
+HEADERS = [
+    {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "Stands for this audio and these options; a repeated request joins.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    },
+    {
+        "name": "Cache-Control",
+        "in": "header",
+        "description": "no-store takes and leaves nothing, no-cache works anew.",
+        "schema": {"type": "string"},
+    },
+]
+"""Headers that the audio endpoints look at."""
+
+
 def _route(media_type: str, schema: dict[str, Any]) -> dict[str, Any]:
     body = {"required": True, "content": {media_type: {"schema": schema}}}
     return {
-        "openapi_extra": {"requestBody": body},
+        "openapi_extra": {"requestBody": body, "parameters": HEADERS},
         "responses": {200: _ANSWER, **ERRORS},
         "response_model": None,
     }
