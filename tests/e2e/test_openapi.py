@@ -32,13 +32,13 @@ CHECKS = [
     response_schema_conformance,
 ]
 NOWHERE = "http://127.0.0.1:9/audio.wav"
-"""Takes the place of addresses: no test may call strangers."""
+"""Takes the place of addresses: no test may call strangers, and the server is offline."""
 
 
 every = schemathesis.openapi.from_dict(create_app(Settings()).openapi())
 audio = every.include(path_regex=r"^/v1/audio/(transcriptions|translations)(/base64)?$")
 quick = settings(
-    max_examples=10,
+    max_examples=6,
     deadline=None,
     derandomize=True,
     database=None,
@@ -49,7 +49,7 @@ quick = settings(
 @pytest.fixture(scope="module")
 def address(start_server: StartServer) -> str:
     """A running server's."""
-    return start_server(max_duration_s=60).root
+    return start_server(max_duration_s=60, offline=True).root
 
 
 def call(case: Any, address: str) -> None:

@@ -34,7 +34,13 @@ REFUSED: dict[int | str, dict[str, object]] = {
     summary="Fetch a model (admins)",
     status_code=202,
     response_model=model_schemas.Pull,
-    responses={key: REFUSED[key] for key in (403, 404)},
+    responses={
+        200: {
+            "description": "With stream: events until it has ended.",
+            "content": {"text/event-stream": {"schema": schemas.EVENT}},
+        },
+        **{key: REFUSED[key] for key in (403, 404)},
+    },
     openapi_extra=model_schemas.json_object(model_schemas.PullRequest),
 )
 async def pull_model(request: Request) -> Response:

@@ -176,11 +176,13 @@ _TASK_FIELDS: dict[str, dict[str, Any]] = {
     "callback_url": _text("Webhook that is told when the task has ended.", format="uri"),
 }
 
-_EVENT: dict[str, Any] = {
+EVENT: dict[str, Any] = {
     "type": "object",
     "description": "One event; its data is a JSON object, in the last one [DONE].",
     "properties": {"data": {"type": "string", "contentMediaType": "application/json"}},
 }
+"""A server-sent event."""
+
 _COUNT = {"type": "integer", "minimum": 0}
 _ANSWER: dict[str, Any] = {
     "description": "The transcript in the format asked for; events with stream=true.",
@@ -217,7 +219,7 @@ _ANSWER: dict[str, Any] = {
             }
         },
         "text/plain": {"schema": {"type": "string"}},
-        "text/event-stream": {"schema": _EVENT},
+        "text/event-stream": {"schema": EVENT},
     },
 }
 
