@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import secrets
 import shutil
+import subprocess
 import tempfile
 import wave
 from collections.abc import Callable, Iterator, Mapping
@@ -96,3 +97,42 @@ def postgres_url(postgres_server: str) -> str:
     with psycopg.connect(postgres_server, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
     return postgres_server.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of an object store that speaks S3, in a process and environment of its own."""
+    from tests.other_env import ensure_env
+
+    python = ensure_env("moto", ["moto==5.2.5", "flask==3.1.3", "flask-cors==6.0.5"])
+    code = (
+        "import sys; from moto.server import ThreadedMotoServer;"
+        "s = ThreadedMotoServer(ip_address='127.0.0.1', port=0, verbose=False); s.start();"
+        "print('port', s.get_host_and_port()[1], flush=True); sys.stdin.read()"
+    )
+    started = subprocess.Popen(
+        [str(python), "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert started.stdout is not None
+    port = next(line for line in started.stdout if line.startswith("port ")).split()[1]
+    yield f"http://127.0.0.1:{port}"
+    started.terminate()
+    started.wait(10)
+
+
+@pytest.fixture
+def s3_url(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty bucket."""
+    import s3fs
+
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": s3_server,
+    }.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"test-{secrets.token_hex(6)}"
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().mkdir(bucket)
+    return f"s3://{bucket}/audio"

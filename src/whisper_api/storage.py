@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 _KEY = re.compile(r"[0-9a-f]{64}(\.[a-z0-9]{1,12})?")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PART = ".part"
+_FLAT = {"s3", "s3a", "gs", "gcs", "abfs", "az"}
+"""Object stores, which have buckets but no folders."""
 GONE = "The audio is no longer stored."
 
 
@@ -90,7 +92,8 @@ def open_store(settings: Settings) -> Store:
     import fsspec
 
     try:
-        system, root = fsspec.core.url_to_fs(url)
+        # Other processes change the store as well, so no listing may be remembered.
+        system, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except ImportError as error:
         raise SettingsError(
             "storage_url: this kind of store needs an extra: pip install 'whisper-api-server[s3]'"
@@ -179,11 +182,20 @@ class ObjectStore:
 
         self._system = cast("AbstractFileSystem", system)
         self._root = root.rstrip("/")
+        protocol = self._system.protocol
+        self._flat = bool(_FLAT & set([protocol] if isinstance(protocol, str) else protocol))
 
     def put(self, key: str, source: Path) -> None:
         """As ``Store.put``."""
         with _named_errors():
-            if not self._system.exists(self._path(key)):
+            if self._system.exists(self._path(key)):
+                return
+            try:
+                self._system.put_file(str(source), self._path(key))
+            except FileNotFoundError as error:
+                if self._flat:
+                    # A bucket whose name is wrong must not be made.
+                    raise StorageUnavailable("The bucket of audio files is missing.") from error
                 self._system.makedirs(self._path(key).rpartition("/")[0], exist_ok=True)
                 self._system.put_file(str(source), self._path(key))
 

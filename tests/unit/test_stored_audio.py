@@ -38,12 +38,18 @@ def make_file(folder: Path, content: bytes = b"RIFF1234") -> AudioFile:
 
 
 @pytest_asyncio.fixture(
-    params=["folder", "memory", pytest.param("postgresql", marks=pytest.mark.slow)]
+    params=[
+        "folder",
+        "memory",
+        pytest.param("postgresql", marks=pytest.mark.slow),
+        pytest.param("s3", marks=pytest.mark.slow),
+    ]
 )
 async def kept(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StoredAudio]:
     """Stored audio on each kind of database and store."""
     url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else ""
     storage = f"memory://{tmp_path.name}" if request.param == "memory" else ""
+    storage = request.getfixturevalue("s3_url") if request.param == "s3" else storage
     settings = Settings(
         data_dir=tmp_path / "data", database_url=SecretStr(url), storage_url=SecretStr(storage)
     )
@@ -239,6 +245,26 @@ def test_keys_never_lead_out_of_the_store(key: str, tmp_path: Path) -> None:
 def test_stores_that_cannot_be_are_told_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="storage_url"):
         open_store(Settings(data_dir=tmp_path, storage_url=SecretStr("nonsense://bucket")))
+
+
+@pytest.mark.slow
+def test_an_object_store_that_is_away_or_without_the_bucket_is_told(
+    s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"x")
+    store = open_store(Settings(data_dir=tmp_path, storage_url=SecretStr(f"{s3_url[:-7]}x/audio")))
+    with pytest.raises(StorageUnavailable):
+        store.put("0" * 64, source)
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    store = open_store(Settings(data_dir=tmp_path, storage_url=SecretStr(s3_url)))
+    for work in (lambda: store.size("0" * 64), lambda: store.open("0" * 64)):
+        with pytest.raises(StorageUnavailable):
+            work()
 
 
 def test_a_store_that_is_away_is_told(tmp_path: Path) -> None:
