@@ -9,6 +9,7 @@ audio, options, model and owner are: what belongs to one API key never answers a
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -17,12 +18,12 @@ from typing import Literal
 from cachetools import TTLCache
 
 from whisper_api.audio.scratch import Scratch
-from whisper_api.cache import Cache, Kept
+from whisper_api.cache import Cache, Kept, Key
 from whisper_api.config import Settings
 from whisper_api.errors import InvalidOption, RequestError, RequestTimedOut, ShuttingDown
 from whisper_api.metrics import Metrics
 from whisper_api.pipeline import Pipeline, Progress, Update
-from whisper_api.types import AudioFile, Lane, Options, Transcript
+from whisper_api.types import AudioFile, Options, Transcript
 
 Outcome = Literal["miss", "hit", "joined", "resumed"]
 """What was there already: nothing, the result, a running job, or the work of a stopped one."""
@@ -40,6 +41,12 @@ class Work:
     model: str  #: id of the model, aliases resolved
     options: Options
     revision: str = ""  #: tells apart models that had the same id one after the other
+
+    @property
+    def key(self) -> Key:
+        """Short and the same for equal work; begins with the owner and the audio."""
+        how = repr((self.model, self.revision, self.options))
+        return self.owner, self.digest, hashlib.sha256(how.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +245,7 @@ class Jobs:
         self._all: set[Job] = set()
         self._cache = Cache(int(settings.result_cache_mb * 1024 * 1024))
         longest = max(settings.result_cache_ttl_s, settings.retry_grace_seconds)
-        self._keys: TTLCache[tuple[str, str], Work] = TTLCache(IDEMPOTENCY_KEYS, longest)
+        self._keys: TTLCache[tuple[str, str], Key] = TTLCache(IDEMPOTENCY_KEYS, longest)
         metrics.follow_cache(lambda: self._cache.size)
 
     def listen(
@@ -249,7 +256,6 @@ class Jobs:
         scratch: Scratch,
         *,
         deadline: float,
-        lane: Lane = Lane.INTERACTIVE,
     ) -> Listener:
         """Hear the result of ``work``: stored, of a running job, or of one begun for it.
 
@@ -267,7 +273,7 @@ class Jobs:
             listener = Listener(file, "hit", record, deadline, shared.release)
         else:
             outcome: Outcome = "joined" if job else "resumed" if kept else "miss"
-            job = job or self._start(work, terms, file, scratch, shared, kept, lane)
+            job = job or self._start(work, terms, file, scratch, shared, kept)
             listener = Listener(file, outcome, job.record, deadline, self._ear(job, shared))
         self._metrics.reuse.labels(outcome=listener.outcome).inc()
         return listener
@@ -282,9 +288,7 @@ class Jobs:
 
     def forget(self, owner: str, digest: str) -> None:
         """Drop what is kept of an owner's work on this audio."""
-        self._cache.drop(
-            lambda work: isinstance(work, Work) and (work.owner, work.digest) == (owner, digest)
-        )
+        self._cache.drop((owner, digest))
 
     async def close(self) -> None:
         """Stop everything that runs."""
@@ -294,7 +298,7 @@ class Jobs:
         if terms.idempotency_key is None or not terms.keep:
             return
         name = (work.owner, terms.idempotency_key)
-        if self._keys.setdefault(name, work) != work:
+        if self._keys.setdefault(name, work.key) != work.key:
             raise InvalidOption(
                 "This Idempotency-Key was used before with other audio or other options.",
                 param="Idempotency-Key",
@@ -310,7 +314,7 @@ class Jobs:
         return self._running.get(work) if self._shares(terms) else None
 
     def _stored(self, work: Work, terms: Terms) -> Kept | None:
-        kept = self._cache.get(work) if self._shares(terms) else None
+        kept = self._cache.get(work.key) if self._shares(terms) else None
         # A request without cache may be repeated, but an old result is no attempt of its own.
         may_hit = terms.reuse or terms.idempotency_key is not None
         return None if kept is None or (kept.transcript is not None and not may_hit) else kept
@@ -323,13 +327,12 @@ class Jobs:
         scratch: Scratch,
         shared: Shared,
         kept: Kept | None,
-        lane: Lane,
     ) -> Job:
         progress = Progress()
         if kept is not None and kept.progress is not None:
             progress = Progress(kept.progress.plan, list(kept.progress.results))
         updates = self._pipeline.stream(
-            file, work.options, scratch, model=work.model, lane=lane, progress=progress
+            file, work.options, scratch, model=work.model, progress=progress
         )
         job = Job(work, terms.keep, updates, progress, shared, self._retire)
         self._all.add(job)
@@ -370,6 +373,6 @@ class Jobs:
             self._keep(job.work, Kept(None, done, grace))
 
     def _keep(self, work: Work, kept: Kept) -> None:
-        self._cache.put(work, kept)
+        self._cache.put(work.key, kept)
         # Without this the text would stay in memory until the next request.
         asyncio.get_running_loop().call_later(kept.seconds + 0.01, self._cache.expire)

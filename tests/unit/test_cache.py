@@ -8,7 +8,7 @@ from whisper_api.cache import Cache, Kept
 from whisper_api.engines.base import Decoded, Piece
 from whisper_api.merge import WindowResult
 from whisper_api.pipeline import Progress
-from whisper_api.types import Segment, TokenLogprob, Transcript, Window, Word
+from whisper_api.types import Options, Plan, Segment, TokenLogprob, Transcript, Window, Word
 
 MB = 1 << 20
 
@@ -36,13 +36,13 @@ def result(segments: int, seconds: float = 60, words: int = 10) -> Kept:
 def test_each_is_kept_for_its_own_time() -> None:
     clock = Clock()
     cache = Cache(MB, clock)
-    cache.put("short", result(1, seconds=10))
-    cache.put("long", result(1, seconds=20))
+    cache.put(("short",), result(1, seconds=10))
+    cache.put(("long",), result(1, seconds=20))
     clock.now = 15
-    assert cache.get("short") is None
-    assert cache.get("long") is not None
+    assert cache.get(("short",)) is None
+    assert cache.get(("long",)) is not None
     clock.now = 25
-    assert cache.get("long") is None
+    assert cache.get(("long",)) is None
     assert cache.size == 0
 
 
@@ -50,31 +50,31 @@ def test_bytes_are_bounded_and_the_last_used_stay() -> None:
     one = result(1)
     cache = Cache(3 * one.size)
     for name in "abc":
-        cache.put(name, one)
-    cache.get("a")
-    cache.put("d", one)
-    assert [cache.get(name) is not None for name in "abcd"] == [True, False, True, True]
+        cache.put((name,), one)
+    cache.get(("a",))
+    cache.put(("d",), one)
+    assert [cache.get((name,)) is not None for name in "abcd"] == [True, False, True, True]
     assert cache.size == 3 * one.size
 
 
 def test_what_is_too_large_is_not_kept_and_pushes_nothing_out() -> None:
     one = result(1)
     cache = Cache(2 * one.size)
-    cache.put("a", one)
-    cache.put("b", result(9))
-    assert cache.get("a") is not None
-    assert cache.get("b") is None
-    cache.put("a", result(9))
-    assert cache.get("a") is None
+    cache.put(("a",), one)
+    cache.put(("b",), result(9))
+    assert cache.get(("a",)) is not None
+    assert cache.get(("b",)) is None
+    cache.put(("a",), result(9))
+    assert cache.get(("a",)) is None
 
 
 def test_nothing_is_kept_without_time_or_room() -> None:
     cache = Cache(MB)
-    cache.put("a", result(1, seconds=0))
-    assert cache.get("a") is None
+    cache.put(("a",), result(1, seconds=0))
+    assert cache.get(("a",)) is None
     none = Cache(0)
-    none.put("a", result(1))
-    assert none.get("a") is None
+    none.put(("a",), result(1))
+    assert none.get(("a",)) is None
 
 
 def test_sizes_are_those_of_the_objects_within_a_factor_of_two() -> None:
@@ -82,6 +82,25 @@ def test_sizes_are_those_of_the_objects_within_a_factor_of_two() -> None:
     assert kept.transcript is not None
     true = sum(map(deep, kept.transcript.segments))
     assert true / 2 < kept.size < true * 2
+
+
+def test_what_begins_so_is_dropped() -> None:
+    cache = Cache(MB)
+    for key in (("a", "x", "1"), ("a", "x", "2"), ("a", "y", "1"), ("b", "x", "1")):
+        cache.put(key, result(1))
+    cache.drop(("a", "x"))
+    left = [key for key in (("a", "x", "1"), ("a", "y", "1"), ("b", "x", "1")) if cache.get(key)]
+    assert left == [("a", "y", "1"), ("b", "x", "1")]
+    assert cache.size == 2 * result(1).size
+
+
+def test_texts_of_options_and_warnings_count() -> None:
+    long = "x" * 100_000
+    options = Options(prompt=long, keywords=(long,))
+    plan = Plan("m", options, 1, "en", 1, (Window(0, 0, 16_000, 1, ((0, 9),) * 100),), (), (), 0)
+    assert Kept(None, Progress(plan, []), 1).size > 800_000
+    warned = Transcript("transcribe", "en", 1, 9, (), "m", warnings=(long,))
+    assert Kept(warned, None, 1).size > 400_000
 
 
 def test_windows_count_by_their_pieces() -> None:

@@ -294,6 +294,21 @@ async def test_who_listens_at_the_end_of_the_server_is_told(open_desk: OpenDesk)
         assert desk.is_idle()
 
 
+def test_keys_of_work_are_short_and_differ_where_the_work_does() -> None:
+    work = Work("o", "d", "m", replace(OPTIONS, prompt="x" * 10_000))
+    others = [
+        replace(work, owner="p"),
+        replace(work, digest="e"),
+        replace(work, model="n"),
+        replace(work, revision="2"),
+        replace(work, options=OPTIONS),
+        replace(work, options=replace(work.options, vad=VadOptions(threshold=0.4))),
+    ]
+    assert len({item.key for item in (work, *others)}) == 7
+    assert replace(work).key == work.key
+    assert sum(map(len, work.key)) < 100
+
+
 async def test_what_is_too_old_goes_without_being_asked_for(open_desk: OpenDesk) -> None:
     async with open_desk(result_cache_ttl_s=0, retry_grace_seconds=0.2) as desk:
         desk.gate.open(1000)
