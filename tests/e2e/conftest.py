@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +15,10 @@ from typing import Any
 import httpx
 import pytest
 from tests.conftest import MakeWav
+from tests.e2e.browsing import FLAGS, HUB_MODEL, Page, Visit, find_browser
+from tests.hub import Hub, serve_hub
+
+from whisper_api.api.system import SAMPLE
 
 RUNNER = Path(__file__).parent / "run_server.py"
 DEFAULTS = {"engine": "fake", "model_path": "fake", "vad": False, "decode_workers": 1}
@@ -67,11 +72,12 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
     """``start_server(max_concurrent_requests=1)``: a process with these settings, ended later."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(**settings: Any) -> Server:
+    def start(*, environment: dict[str, str] | None = None, **settings: Any) -> Server:
         data_dir = tmp_path_factory.mktemp("server")
         content = {**DEFAULTS, "data_dir": str(data_dir), **settings}
+        command = [sys.executable, str(RUNNER), json.dumps(content)]
         process = subprocess.Popen(
-            [sys.executable, str(RUNNER), json.dumps(content)], stdout=subprocess.PIPE, text=True
+            command, stdout=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}
         )
         started.append(process)
         assert process.stdout is not None
@@ -124,3 +130,51 @@ def speech(wav: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("audio") / "s.wav"
     path.write_bytes(wav)
     return path
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """One browser for all tests; its microphone hears the sample."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = find_browser()
+    if found is None:
+        pytest.skip("no Chromium on this machine (apt-get install chromium)")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def hub() -> Iterator[Hub]:
+    """A stand-in for the hub, with the bundled model under another name."""
+    with serve_hub() as hub:
+        hub.repositories[HUB_MODEL] = SAMPLE.parent / "bundled"
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def studio(start_server: StartServer, hub: Hub) -> Server:
+    """A server with the bundled model that may fetch from itself."""
+    return start_server(
+        environment={"HF_ENDPOINT": hub.url},
+        engine="auto",
+        model_path="bundled",
+        vad=True,
+        url_allowed_hosts=["127.0.0.1"],
+    )
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Visit]:
+    """``visit(server, locale="ru-RU")``: a tab; at the end none may have complained."""
+    pages: list[Page] = []
+
+    def make(server: Server, **options: Any) -> Page:
+        pages.append(Page(browser, server, **options))
+        return pages[-1]
+
+    yield make
+    for page in pages:
+        page.context.close()
+    assert [complaint for page in pages for complaint in page.complaints] == []

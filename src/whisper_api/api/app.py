@@ -17,8 +17,10 @@ from whisper_api.api import (
     errors,
     history,
     model_admin,
+    model_catalog,
     models,
     schemas,
+    session,
     system,
     task_audio,
     tasks,
@@ -76,9 +78,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(tasks.router)
     app.include_router(task_audio.router)
     app.include_router(uploads.router)
+    app.include_router(model_catalog.router)
     app.include_router(model_admin.router)  # before models: its fixed paths are no ids
     app.include_router(history.router)
     app.include_router(models.router)
+    app.include_router(session.router)
     app.include_router(system.router)
     app.mount("/web", system.page_files(), name="web")
     app.mount("/docs", system.docs_files(), name="docs")

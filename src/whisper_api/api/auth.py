@@ -9,6 +9,7 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
+from whisper_api.api.session import lent_key
 from whisper_api.errors import AuthenticationFailed, PermissionRefused
 from whisper_api.keys import Allowance, KeyRing
 from whisper_api.types import Caller
@@ -66,7 +67,7 @@ class Authenticator:
             caller = Caller(admin=not self.required)
             address = (scope.get("client") or ("unknown",))[0]
             return Visitor(caller, f"address {address_group(address)}", self._ring.everybody)
-        key = self._ring.find(given_key(Headers(scope=scope)))
+        key = self._ring.find(lent_key(scope) or given_key(Headers(scope=scope)))
         return Visitor(key.caller, f"key {key.caller.key}", key.allowance)
 
 

@@ -62,6 +62,28 @@ class LoadedModelList(BaseModel):
     data: list[LoadedModel]
 
 
+class CatalogModel(BaseModel):
+    """A model to choose or to fetch."""
+
+    id: str
+    object: Literal["model"] = "model"
+    installed: bool = Field(default=False, description="On this machine")
+    default: bool = False
+    size_bytes: int = Field(default=0, description="On disk; 0 where it is not known")
+    source: str = Field(default="", description="Repository it comes from")
+    loaded: bool = Field(default=False, description="In memory")
+    removable: bool = False
+
+
+class Catalog(BaseModel):
+    """All models that this server knows by name."""
+
+    object: Literal["list"] = "list"
+    data: list[CatalogModel]
+    can_manage: bool = Field(description="Whether the caller may fetch and remove models")
+    offline: bool = Field(description="Whether nothing is fetched")
+
+
 class UnloadedModel(BaseModel):
     """A model that has left the memory."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import asdict
 from importlib import resources
 from importlib.util import find_spec
@@ -13,7 +14,8 @@ from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.staticfiles import StaticFiles
+from starlette.staticfiles import PathLike, StaticFiles
+from starlette.types import Scope
 
 from whisper_api import __version__
 from whisper_api.api import schemas
@@ -63,9 +65,25 @@ SAMPLE = package_folder("assets") / "sample.wav"
 """A short recording that the bundled model understands."""
 
 
+class PageFiles(StaticFiles):
+    """Files that browsers ask about each time: parts of two versions do not fit together."""
+
+    def file_response(
+        self,
+        full_path: PathLike,
+        stat_result: os.stat_result,
+        scope: Scope,
+        status_code: int = 200,
+    ) -> Response:
+        """The file, or 304 where the browser has it."""
+        answer = super().file_response(full_path, stat_result, scope, status_code)
+        answer.headers["cache-control"] = "no-cache"
+        return answer
+
+
 def page_files() -> StaticFiles:
     """The page's parts."""
-    return StaticFiles(directory=package_folder("web"))
+    return PageFiles(directory=package_folder("web"))
 
 
 def docs_files() -> StaticFiles:

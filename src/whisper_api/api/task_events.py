@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from whisper_api import formats
+from whisper_api.api.history_schemas import segment_with_words
 from whisper_api.api.task_schemas import TaskBody, task_body
 from whisper_api.errors import CapacityError, NotFound
 from whisper_api.tasks.live import Attempt
@@ -137,7 +137,8 @@ def progress_body(record: TaskRecord, attempt: Attempt | None) -> dict[str, Any]
 
 
 def segment_body(segment: Segment) -> dict[str, Any]:
-    """A segment as ``verbose_json`` has it, with its words where they were asked for."""
-    body = formats.verbose_segment(segment)
-    words = [word for item in segment.words if (word := formats.verbose_word(item))]
-    return body | ({"words": words} if segment.words else {})
+    """A segment as the history has it; without words where none were asked for."""
+    body = segment_with_words(segment)
+    if not segment.words:
+        del body["words"]
+    return body

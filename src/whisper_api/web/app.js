@@ -1,217 +1,163 @@
-import { currentTongue, paint, say, switchTongue } from "./i18n.js";
-import { transcribe } from "./stream.js";
+// The start: language, colours, which view is shown, and how the server is.
 
-const $ = (id) => document.getElementById(id);
-const ENDINGS = { text: "txt", srt: "srt", vtt: "vtt", json: "json", verbose_json: "json" };
+import { capabilities, onKeyNeeded, ready } from "./api.js";
+import { $, $$, show, write } from "./dom.js";
+import { icon, paintIcons } from "./icons.js";
+import { key, recall, remember } from "./prefs.js";
+import { TONGUES, currentTongue, loadTongue, onTongue, switchTongue, t } from "./text.js";
 
-let chosen = null;
-let abort = null;
-let capabilities = null;
-let ready = null;
-let finished = "text";
+const VIEWS = {
+  home: () => import("./home.js"),
+  history: () => import("./history.js"),
+  models: () => import("./models.js"),
+  studio: () => import("./studio.js"),
+};
+const THEMES = { auto: "auto", light: "sun", dark: "moon" };
+const server = { ready: undefined, capabilities: null };
 
-async function getJson(path) {
-  const answer = await fetch(path);
-  return answer.json();
+// --- views: #/, #/history, #/models, #/task/ID, #/t/ID ----------------------------------------
+
+let leave = null;
+let turn = 0;
+let studioStyle = null;
+
+/** The style of transcripts and dialogs: not needed for the first paint. */
+function loadStyle() {
+  studioStyle ??= new Promise((done) => {
+    const link = document.createElement("link");
+    Object.assign(link, { rel: "stylesheet", href: "/web/css/studio.css", onload: done, onerror: done });
+    document.head.append(link);
+  });
+  return studioStyle;
 }
 
-// --- what the server says about itself ------------------------------------------------------
+async function route() {
+  const [name = "", id = ""] = location.hash.replace(/^#\//, "").split("/").map(decodeURIComponent);
+  const view = id && (name === "t" || name === "task") ? "studio" : name in VIEWS ? name : "home";
+  const mine = ++turn;
+  await leave?.();
+  leave = null;
+  const [module] = await Promise.all([VIEWS[view](), view === "home" ? null : loadStyle()]);
+  if (mine !== turn) return;
+  for (const section of $$("main > .view")) show(section, section.id === view);
+  document.body.classList.toggle("in-studio", view === "studio");
+  for (const link of $$(".tabs a")) {
+    const here = link.getAttribute("href") === `#/${view === "home" ? "" : view}`;
+    if (here) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  leave = (await module.enter($(`#${view}`), { kind: name, id, server })) ?? null;
+  if (view !== "studio") document.title = t("brand").split(",")[0];
+}
 
-async function watchModel() {
+// --- how the server is --------------------------------------------------------------------------
+
+async function watchServer() {
+  const before = server.ready?.status;
+  server.ready = await ready();
+  showServer();
+  const status = server.ready?.status;
+  if (status !== before && status) await readCapabilities();
+  setTimeout(watchServer, status === "ready" ? 20_000 : 2_000);
+}
+
+async function readCapabilities() {
   try {
-    ready = await getJson("/ready");
+    server.capabilities = await capabilities();
   } catch {
-    ready = null;
+    return;
   }
-  showModel();
-  if (ready?.status !== "ready") setTimeout(watchModel, 2000);
+  show($("#key-button"), server.capabilities.api_key_required);
+  document.dispatchEvent(new CustomEvent("server", { detail: server }));
 }
 
-function showModel() {
-  const { status, model, device, engine, reasons, note } = ready ?? { status: "loading" };
-  if (status === "ready") $("model").textContent = [model, engine, device].join(" · ");
-  else if (status === "failed") $("model").textContent = say("failed", { reason: reasons[0] });
-  else $("model").textContent = say("loading");
-  const bundled = model === "bundled";
-  $("note").hidden = !(bundled || note);
-  $("note").textContent = bundled ? say("bundled") : (note ?? "");
+function showServer() {
+  const state = server.ready;
+  const status = state === null ? "gone" : (state?.status ?? "loading");
+  const { model, engine, device } = state ?? {};
+  $("#status").dataset.state = status;
+  write($("#status .words"), status === "ready" ? model : t(`status.${status}`));
+  $("#status").title = model ? t("status.about", { model, engine, device }) : "";
+  showBanner(status, state);
 }
 
-async function showCapabilities() {
-  capabilities = await getJson("/v1/capabilities");
-  $("sample").hidden = !capabilities.features.sample;
-  $("keyfield").hidden = !capabilities.api_key_required;
-  $("key").value = sessionStorage.getItem("key") ?? "";
-  showWords();
+function showBanner(status, state) {
+  const banner = $("#banner");
+  const bundled = status === "ready" && state.model === "bundled";
+  const words = {
+    ready: bundled ? t("banner.bundled") : (state?.note ?? ""),
+    loading: state ? t("banner.loading") : "",
+    failed: t("banner.failed", { reason: state?.reasons?.[0] ?? "" }),
+    gone: t("banner.gone"),
+  }[status];
+  if (banner.dataset.words !== words) {
+    banner.dataset.words = words;
+    banner.replaceChildren(words);
+    if (bundled) {
+      const link = document.createElement("a");
+      link.href = "#/models";
+      link.textContent = t("banner.choose");
+      banner.append(link);
+    }
+  }
+  banner.dataset.kind = status === "failed" || status === "gone" ? "bad" : "warn";
+  show(banner, Boolean(words));
 }
 
-function showLanguages() {
-  const select = $("language");
-  const before = select.value;
-  const names = new Intl.DisplayNames([currentTongue()], { type: "language" });
-  const items = capabilities.languages.map(({ code, name }) => {
-    const shown = displayName(names, code) ?? name;
-    return [code, shown[0].toUpperCase() + shown.slice(1)];
+// --- the top ------------------------------------------------------------------------------------
+
+function showTheme() {
+  const theme = recall("theme", "auto");
+  if (theme === "auto") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = theme;
+  const button = $("#theme");
+  button.replaceChildren(icon(THEMES[theme] ?? "auto"));
+  button.title = button.ariaLabel = t(`theme.${theme}`);
+  document.dispatchEvent(new Event("theme"));
+}
+
+function wireTop() {
+  $("#theme").addEventListener("click", () => {
+    const names = Object.keys(THEMES);
+    remember("theme", names[(names.indexOf(recall("theme", "auto")) + 1) % names.length]);
+    showTheme();
   });
-  items.sort((a, b) => a[1].localeCompare(b[1], currentTongue()));
-  select.replaceChildren(select.firstElementChild, ...items.map(([c, n]) => new Option(n, c)));
-  select.value = before;
-}
-
-function displayName(names, code) {
-  try {
-    const name = names.of(code);
-    return name === code ? null : name;
-  } catch {
-    return null;
-  }
-}
-
-function showWords() {
-  paint(document);
-  $("tongue").textContent = say("other");
-  $("tongue").ariaLabel = say("other");
-  $("base").textContent = `base_url="${location.origin}/v1"`;
-  if (chosen) $("filename").textContent = chosen.name;
-  showModel();
-  if (capabilities === null) return;
-  $("hint").textContent = say("limit", { size: size(capabilities.limits.max_file_bytes) });
-  showLanguages();
-}
-
-function size(bytes) {
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-  let place = 0;
-  for (; bytes >= 1024 && place < units.length - 1; place++) bytes /= 1024;
-  return `${Math.round(bytes * 10) / 10} ${units[place]}`;
-}
-
-// --- choosing -------------------------------------------------------------------------------
-
-function choose(file) {
-  chosen = file;
-  $("filename").textContent = file.name;
-  $("go").disabled = false;
-  URL.revokeObjectURL($("player").src);
-  $("player").src = URL.createObjectURL(file);
-  $("player").hidden = false;
-}
-
-async function chooseSample() {
-  const answer = await fetch("/sample.wav");
-  choose(new File([await answer.blob()], "sample.wav", { type: "audio/wav" }));
-  start();
-}
-
-// --- transcribing ---------------------------------------------------------------------------
-
-function start() {
-  abort?.();
-  const began = performance.now();
-  const format = $("format").value;
-  finished = format;
-  sessionStorage.setItem("key", $("key").value);
-  $("result").hidden = false;
-  $("error").hidden = true;
-  $("text").textContent = "";
-  $("text").classList.toggle("code", format !== "text");
-  busy(true);
-  abort = transcribe({
-    path: `/v1/audio/${$("task").value}`,
-    key: $("key").value.trim(),
-    file: chosen,
-    fields: {
-      stream: "true",
-      language: $("language").value,
-      // Verbose events say how long the audio is; the text is the same.
-      response_format: format === "text" ? "verbose_json" : format,
-    },
-    onUpload: showUpload,
-    onDelta: (delta) => $("text").append(delta),
-    onDone: (event) => finish(event, format, (performance.now() - began) / 1000),
-    onError: (message) => fail(message ?? say("lost")),
+  $("#tongue").append(...Object.entries(TONGUES).map(([code, name]) => new Option(name, code)));
+  $("#tongue").value = currentTongue();
+  $("#tongue").addEventListener("change", async () => {
+    await switchTongue($("#tongue").value);
+    await route();
+  });
+  $("#help").addEventListener("click", async () => (await import("./keys.js")).showHelp());
+  $("#key-button").addEventListener("click", async () => {
+    if (await (await import("./key-dialog.js")).askKey(null)) await route();
+  });
+  onTongue(() => (showTheme(), showServer()));
+  window.addEventListener("hashchange", async () => {
+    await route();
+    $("#main").focus({ preventScroll: true });
   });
 }
 
-function showUpload(share) {
-  if (share >= 1) {
-    $("progress").parentElement.classList.add("busy");
-    $("state").textContent = say("listening");
-  } else {
-    $("progress").style.width = `${share * 100}%`;
-    $("state").textContent = say("uploading", { percent: Math.round(share * 100) });
-  }
-}
-
-function finish({ type, ...content }, format, seconds) {
-  busy(false);
-  const isJson = format.endsWith("json");
-  $("text").textContent = isJson ? JSON.stringify(content, null, 2) : content.text;
-  const audio = content.duration ?? $("player").duration;
-  $("state").textContent = say("done", { audio: audio.toFixed(1), took: seconds.toFixed(1) });
-  const empty = $("text").textContent.trim() === "";
-  if (empty) $("text").textContent = say("silence");
-  $("copy").hidden = $("save").hidden = empty;
-}
-
-function fail(message) {
-  busy(false);
-  $("state").textContent = "";
-  $("error").hidden = false;
-  $("error").textContent = message;
-}
-
-function busy(yes) {
-  $("go").disabled = yes;
-  $("sample").disabled = yes;
-  $("stop").hidden = !yes;
-  $("progress").style.width = "0";
-  $("progress").parentElement.classList.remove("busy");
-  if (yes) $("copy").hidden = $("save").hidden = true;
-  else abort = null;
-}
-
-async function copy() {
-  await navigator.clipboard.writeText($("text").textContent);
-  $("copy").textContent = say("copied");
-  setTimeout(() => ($("copy").textContent = say("copy")), 1500);
-}
-
-function save() {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([$("text").textContent], { type: "text/plain" }));
-  link.download = `${chosen.name.replace(/\.[^.]*$/, "")}.${ENDINGS[finished]}`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-}
-
-// --- wiring ---------------------------------------------------------------------------------
-
-$("file").addEventListener("change", () => $("file").files[0] && choose($("file").files[0]));
-for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
-  $("drop").addEventListener(name, (event) => {
-    event.preventDefault();
-    $("drop").classList.toggle("over", name === "dragenter" || name === "dragover");
-    if (name === "drop" && event.dataTransfer.files[0]) choose(event.dataTransfer.files[0]);
-  });
-}
-$("form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  if (chosen) start();
-});
-$("sample").addEventListener("click", chooseSample);
-$("stop").addEventListener("click", () => {
-  abort?.();
-  busy(false);
-  $("state").textContent = say("stopped");
-});
-$("copy").addEventListener("click", copy);
-$("save").addEventListener("click", save);
-$("tongue").addEventListener("click", () => {
-  switchTongue();
-  showWords();
+/** Several requests may miss the key at once: the person is asked once. */
+let asking = null;
+onKeyNeeded((refused) => {
+  const given = key.get();
+  asking ??= import("./key-dialog.js")
+    .then(({ askKey }) => askKey(given ? refused : null))
+    .finally(() => (asking = null));
+  return asking;
 });
 
-showWords();
-watchModel();
-showCapabilities();
+async function start() {
+  paintIcons(document);
+  wireTop();
+  await loadTongue();
+  showTheme();
+  document.body.classList.remove("waiting");
+  await Promise.all([route(), watchServer()]);
+  const [{ listenEverywhere }] = await Promise.all([import("./intake.js"), loadStyle()]);
+  listenEverywhere(server);
+}
+
+start();
