@@ -9,8 +9,9 @@ from fastapi import APIRouter, Request
 
 from whisper_api.api.auth import caller_of
 from whisper_api.api.model_schemas import Catalog, CatalogModel
+from whisper_api.errors import WhisperApiError
 from whisper_api.model_names import BUNDLED, SHORT_NAMES
-from whisper_api.models import ModelEntry
+from whisper_api.models import ModelEntry, ModelStore
 from whisper_api.runtime import Runtime
 
 router = APIRouter(tags=["Models"])
@@ -22,7 +23,7 @@ _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+|this package")
 async def catalog(request: Request) -> Catalog:
     """The models on this machine with their sizes, and the known ones that may be fetched."""
     runtime: Runtime = request.app.state.runtime
-    entries = await asyncio.to_thread(runtime.store.list)
+    entries, default_is_here = await asyncio.to_thread(_look, runtime.store)
     here = [entry for entry in entries if entry.alias_of is None]
     loaded = {model.id for model in runtime.pool.models() if not model.loading}
     names = {entry.id for entry in here}
@@ -32,16 +33,25 @@ async def catalog(request: Request) -> Catalog:
         if name not in names
     ]
     return Catalog(
-        data=[_here(entry, entry.id in loaded) for entry in here] + known,
+        data=[_here(entry, entry.id in loaded, default_is_here) for entry in here] + known,
         can_manage=caller_of(request).admin,
         offline=runtime.settings.offline,
     )
 
 
-def _here(entry: ModelEntry, loaded: bool) -> CatalogModel:
+def _look(store: ModelStore) -> tuple[list[ModelEntry], bool]:
+    """All models, and whether the default one has arrived already."""
+    try:
+        store.resolve()
+    except WhisperApiError:
+        return store.list(), False
+    return store.list(), True
+
+
+def _here(entry: ModelEntry, loaded: bool, default_is_here: bool) -> CatalogModel:
     return CatalogModel(
         id=entry.id,
-        installed=bool(entry.size) or loaded or not entry.default,
+        installed=default_is_here or not entry.default,
         default=entry.default,
         size_bytes=entry.size,
         source=_public(entry.source),
