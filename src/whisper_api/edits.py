@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
@@ -13,6 +14,8 @@ from whisper_api.types import Segment, Transcript, Word
 MOST_SEGMENTS = 100_000
 LONGEST_TEXT = 2_000_000
 """Characters of one edited transcript."""
+MOST_PAIRS = 5_000_000
+"""Comparisons of words up to which an edit is looked at word by word."""
 _TOLERANCE_S = 1.0
 """How far past the audio's end a segment may reach; it is cut there."""
 _UNSPACED = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
@@ -157,8 +160,7 @@ def retimed(text: str, old: Sequence[Word], start: float, end: float) -> tuple[W
     new = text.split()
     before = [word.text.strip() for word in old]
     words: list[Word] = []
-    opcodes = SequenceMatcher(None, before, new, autojunk=False).get_opcodes()
-    for kind, i, j, a, b in opcodes:
+    for kind, i, j, a, b in _opcodes(before, new):
         if kind == "equal":
             words += old[i:j]
         elif a < b:
@@ -170,6 +172,32 @@ def retimed(text: str, old: Sequence[Word], start: float, end: float) -> tuple[W
     fitting = (replace(w, start=_within(w.start, start, end), end=_within(w.end, start, end))
                for w in words)  # fmt: skip
     return tuple(fitting)
+
+
+def _opcodes(old: Sequence[str], new: Sequence[str]) -> list[tuple[str, int, int, int, int]]:
+    """As ``SequenceMatcher.get_opcodes``, in bounded time for whatever texts."""
+    shortest = min(len(old), len(new))
+    head = next((n for n in range(shortest) if old[n] != new[n]), shortest)
+    most = shortest - head
+    tail = next((n for n in range(most) if old[-1 - n] != new[-1 - n]), most)
+    old_end, new_end = len(old) - tail, len(new) - tail
+    a, b = old[head:old_end], new[head:new_end]
+    if _pairs(a, b) > MOST_PAIRS:
+        inner = [("replace", 0, len(a), 0, len(b))]
+    else:
+        inner = list(SequenceMatcher(None, a, b).get_opcodes())
+    return [
+        ("equal", 0, head, 0, head),
+        *((kind, i + head, j + head, k + head, m + head) for kind, i, j, k, m in inner),
+        ("equal", old_end, len(old), new_end, len(new)),
+    ]
+
+
+def _pairs(a: Sequence[str], b: Sequence[str]) -> int:
+    """Comparisons that ``SequenceMatcher`` makes in one turn; it passes over common words."""
+    there = Counter(b)
+    popular = len(b) // 100 + 1 if len(b) >= 200 else len(b)
+    return sum(there[word] for word in a if there[word] <= popular)
 
 
 def _within(value: float, low: float, high: float) -> float:
@@ -194,7 +222,7 @@ def _shared_out(segments: Sequence[Segment], text: str) -> list[str]:
     parts: list[list[str]] = [[] for _ in segments]
     if not parts:
         return []
-    for kind, i, j, a, b in SequenceMatcher(None, old, new).get_opcodes():
+    for kind, i, j, a, b in _opcodes(old, new):
         if kind == "equal":
             for offset in range(j - i):
                 parts[owners[i + offset][1]].append(new[a + offset])

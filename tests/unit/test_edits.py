@@ -136,3 +136,15 @@ def test_a_day_of_speech_is_edited_in_seconds() -> None:
     assert perf_counter() - started < 20
     assert edited.segments[77].text == " This is segment seventy-seven of the day."
     assert edited.segments[78] == day.segments[78]
+
+
+def test_hostile_texts_take_no_longer() -> None:
+    words = [f"w{n % 150}" for n in range(40_000)]
+    value = transcript(*(" " + " ".join(words[at : at + 60]) for at in range(0, 40_000, 60)))
+    backwards = " ".join(words[::-1])
+    started = perf_counter()
+    edited = with_text(value, backwards)
+    one = with_lines(value, [Line(0, value.duration, backwards)])
+    assert perf_counter() - started < 20
+    assert edited.text == one.text == backwards
+    assert len(edited.segments) == len(value.segments)
