@@ -36,7 +36,7 @@ from whisper_api.tables import audio_holds, tasks, transcripts
 from whisper_api.types import AudioFile, Caller
 
 DAY_S = 86_400.0
-_BATCH = 200
+_BATCH = 50
 _ATTEMPTS = 5
 _OVER = ("completed", "failed", "cancelled")
 """States of tasks that have ended."""

@@ -74,8 +74,7 @@ def _search(connection: sa.Connection, wanted: list[Term]) -> Any:
     if not wanted:
         return sa.false()
     if connection.dialect.name == "postgresql":
-        vector = "array_to_tsvector(string_to_array(words, ' '))"
-        return sa.text(f"{vector} @@ CAST(:q AS tsquery)").bindparams(q=tsquery(wanted))
+        return sa.text("words_vector @@ CAST(:q AS tsquery)").bindparams(q=tsquery(wanted))
     if _has_index(connection):
         matches = sa.text("SELECT rowid FROM transcripts_fts WHERE transcripts_fts MATCH :q")
         return transcripts.c.seq.in_(
