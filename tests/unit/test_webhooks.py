@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,20 @@ def test_waits_double_up_to_a_day() -> None:
     assert 4.5 <= waits[0] <= 5.5
     assert 36 <= waits[3] <= 44
     assert 86_400 * 0.9 <= waits[-1] <= 86_400 * 1.1
+
+
+def test_the_documented_receiver_accepts_what_is_sent_and_nothing_else() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "tasks.md").read_text("utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(code, names)  # the documentation's own example
+    verified, body = names["verified"], b'{"type": "task.completed"}'
+    headers = Signer([SECRET]).headers("msg_1", int(time.time()), body)
+    assert verified(SECRET, headers, body)
+    assert not verified(SECRET, headers, body + b" ")
+    assert not verified("whsec_" + base64.b64encode(b"x" * 24).decode(), headers, body)
+    old = Signer([SECRET]).headers("msg_1", int(time.time()) - 400, body)
+    assert not verified(SECRET, old, body)
 
 
 @pytest_asyncio.fixture
