@@ -215,6 +215,8 @@ def _make_file(path: Path) -> None:
 
 
 def _upgrade(connection: sa.Connection, revision: str) -> None:
+    # Before the import, which says what it loads.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError

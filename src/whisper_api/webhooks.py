@@ -186,7 +186,7 @@ class Webhooks:
         )
         if not await self._database.run(lambda c: c.execute(query).first(), write=False):
             return []
-        lease = now + 2 * self._settings.webhook_timeout_s + 30
+        lease = now + self._settings.webhook_timeout_s + 5
 
         def work(connection: sa.Connection) -> list[Delivery]:
             rows = connection.execute(query.with_for_update(skip_locked=True)).all()

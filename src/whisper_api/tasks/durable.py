@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -167,7 +168,9 @@ def _engine(database: Database) -> sa.Engine:
     if not database.is_sqlite:
         return sa.create_engine(database.url, pool_pre_ping=True, hide_parameters=True)
     place = database.url.database or ""
-    url = database.url.set(database=f"{place.removesuffix('.sqlite')}.steps.sqlite")
+    path = Path(f"{place.removesuffix('.sqlite')}.steps.sqlite")
+    path.touch(mode=0o600)
+    url = database.url.set(database=str(path))
     engine = sa.create_engine(url, hide_parameters=True)
 
     @sa.event.listens_for(engine, "connect")
