@@ -68,7 +68,7 @@ tasks = sa.Table(
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("owner", sa.Text, nullable=False),
-    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False, index=True),
     sa.Column("created_at", sa.Double, nullable=False, index=True),
     sa.Column("started_at", sa.Double),
     sa.Column("finished_at", sa.Double),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,12 @@ class TaskServer:
 
         assert self.largest_file is not None
         resource.setrlimit(resource.RLIMIT_FSIZE, (self.largest_file, self.largest_file))
+
+    @property
+    def pid(self) -> int:
+        """The present process's number."""
+        assert self.process is not None
+        return self.process.pid
 
     def alive(self) -> bool:
         """Whether it answers."""
@@ -142,6 +150,19 @@ class TaskServer:
         """Whether the present process has begun to decode any window."""
         assert self.process is not None
         return f"{self.process.pid} " in self.log.read_text()
+
+    def saved_windows(self) -> int:
+        """How many windows of its only task are safe, by the database; for a dead server."""
+        with closing(sqlite3.connect(self.data_dir / "records.sqlite")) as database:
+            return int(database.execute("SELECT done FROM tasks").fetchone()[0])
+
+    def decoded_by(self) -> dict[int, list[int]]:
+        """The windows that each process began to decode, in that order."""
+        found: dict[int, list[int]] = {}
+        for line in self.log.read_text().splitlines():
+            pid, index = line.split()
+            found.setdefault(int(pid), []).append(int(index))
+        return found
 
     def decoded(self) -> list[int]:
         """Indexes of all windows that any process began to decode, in that order."""

@@ -114,10 +114,10 @@ class Follower:
         fresh = list(attempt.fresh) if attempt is not None else []
         before = fresh[0].id if fresh else record.segments
         found: list[Segment] = []
-        if before > have and record.segments > have:
+        if before > have:
             found = await self._tasks.store.segments(record.id, have)
             have += len(found)
-        # A batch that was saved meanwhile is in both.
+        # A batch that is saved just now may be in both.
         return found + [segment for segment in fresh if segment.id >= have]
 
     async def _wait(self) -> None:

@@ -2,8 +2,8 @@
 
 A process holds the lock of a numbered file in the data folder; folder and number make its name,
 so a restarted process gets its old name back and takes up its own tasks. A second process on
-the same folder gets the next number. Every name has a heartbeat in the database, for processes
-on other machines: whose heart stops, or whose lock is free, has its tasks taken over.
+the same folder gets the next number. Whose lock is free, has its tasks taken over. Processes on
+other machines cannot see locks; on PostgreSQL each name has a heartbeat in the database, too.
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ _POSTGRES_CLOCK = "extract(epoch FROM clock_timestamp())"
 class Executor:
     """This process among those that share a database."""
 
-    def __init__(self, folder: Path, database: Database, takeover: float) -> None:
-        """``folder`` holds the locks; ``takeover``: seconds of silence that mean death."""
-        self._folder = folder
+    def __init__(self, data_dir: Path, database: Database, takeover: float) -> None:
+        """Locks lie in ``data_dir``, or beside a SQLite database; ``takeover``: seconds of
+        silence that mean death."""
+        place = database.url.database if database.is_sqlite else None
+        self._folder = (Path(place).parent if place else data_dir) / "executors"
         self._database = database
         self._takeover = takeover
         self._handle: int | None = None
+        self._told = False
         self.name = ""
 
     def claim(self) -> str:
@@ -56,8 +59,11 @@ class Executor:
             os.close(handle)
 
     async def beat(self) -> None:
-        """Say that this process lives."""
+        """Say that this process lives; on SQLite once is enough, as the lock says the rest."""
+        if self._told and self._database.is_sqlite:
+            return
         await self._database.run(lambda connection: _beat(connection, self.name))
+        self._told = True
 
     async def claim_dead(self) -> list[str]:
         """Names of dead processes whose tasks this one is to take over; tell ``bury`` when done.
@@ -69,10 +75,12 @@ class Executor:
         def work(connection: sa.Connection) -> list[str]:
             now = _now(connection)
             rows = connection.execute(sa.select(executors)).all()
-            late = now - self._takeover
+            late = float("-inf") if self._database.is_sqlite else now - self._takeover
             found = [row for row in rows if row.seen_at < late or row.id in here]
             return [row.id for row in found if row.id != self.name and _take(connection, row, now)]
 
+        if await self.known() == {self.name}:
+            return []
         return await self._database.run(work)
 
     async def bury(self, names: Sequence[str]) -> None:

@@ -63,9 +63,7 @@ class Tasks:
         self._runner = Runner(parts, self.store, metrics, transcripts, self._tell)
         self.transcript = transcripts.transcript
         self._durable = Durable(settings, database)
-        self._executor = Executor(
-            settings.data_dir / "executors", database, settings.task_takeover_s
-        )
+        self._executor = Executor(settings.data_dir, database, settings.task_takeover_s)
         self._launching = asyncio.Lock()
         self._launched = False
         self._suspects: set[str] = set()
@@ -128,13 +126,14 @@ class Tasks:
             duration=file.duration,
             callback_url=callback_url or self._settings.callback_url,
         )
+        await self._launch()
         hold = await self._audio.keep(file, owner)
         try:
-            await self._launch()
-            await self.store.add(record, self._settings.max_pending_tasks)
-        finally:
+            await self.store.add(record, self._settings.max_pending_tasks, hold)
+        except BaseException:
             with contextlib.suppress(WhisperApiError):
-                await self._audio.release(hold)
+                await asyncio.shield(self._audio.release(hold))
+            raise
         await self._enqueue(record)
         return record
 

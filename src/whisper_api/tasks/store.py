@@ -12,8 +12,8 @@ import sqlalchemy as sa
 
 from whisper_api.database import Database
 from whisper_api.errors import Conflict, NotFound, Overloaded
-from whisper_api.stored_audio import StoredAudio
-from whisper_api.tables import task_batches, tasks
+from whisper_api.stored_audio import Hold, StoredAudio
+from whisper_api.tables import audio_holds, task_batches, tasks
 from whisper_api.tasks.record import (
     ASKED,
     BATCH,
@@ -63,8 +63,8 @@ class TaskStore:
         self._database = database
         self._audio = audio
 
-    async def add(self, record: TaskRecord, most: int) -> None:
-        """Write a new task; durable when this returns.
+    async def add(self, record: TaskRecord, most: int, hold: Hold) -> None:
+        """Write a new task, which takes the place of ``hold``; durable when this returns.
 
         Raises:
             Overloaded: ``most`` tasks wait or run already.
@@ -76,6 +76,7 @@ class TaskStore:
             if connection.execute(waiting.select_from(tasks)).scalar_one() >= most:
                 raise Overloaded(f"{most} tasks wait or run already.", retry_after=60)
             connection.execute(tasks.insert().values(_row(record)))
+            connection.execute(audio_holds.delete().where(audio_holds.c.id == hold.id))
 
         await self._database.run(work)
 

@@ -13,6 +13,7 @@ def upgrade() -> None:
     """Make the tables and add the columns."""
     for name in ("stalls", "run", "done", "segments"):
         op.add_column("tasks", sa.Column(name, sa.Integer, nullable=False, server_default="0"))
+    op.create_index("ix_tasks_status", "tasks", ["status"])
     op.add_column("tasks", sa.Column("windows", sa.Integer))
     op.add_column("tasks", sa.Column("plan", sa.LargeBinary))
     task = sa.ForeignKey("tasks.id", ondelete="CASCADE")
