@@ -36,6 +36,7 @@ class Share(Generic[J]):
 
     lane: Lane
     virtual: float = 0.0
+    short: bool = True  #: whether its request has little audio
     waiting: list[Waiting[J]] = field(default_factory=list)
 
 
@@ -75,23 +76,23 @@ class FairQueue(Generic[J]):
             share.virtual = max(share.virtual, self._present[share.lane])
         insort(share.waiting, Waiting(job, seconds, batch_key, order), key=_order)
 
-    def pending(self) -> bool:
-        """Whether any live work waits."""
-        return any(self._live(lane) for lane in LANES)
+    def next_lane(self) -> Lane | None:
+        """The lane that the next batch comes from; None where nothing waits."""
+        return next((lane for lane in LANES if self._live(lane)), None)
 
-    def contended(self) -> bool:
-        """Whether more than one request has live work waiting."""
-        return sum(len(self._live(lane)) for lane in LANES) > 1
+    def take(self, most: int, most_long: int | None = None) -> list[J]:
+        """The next batch: at most ``most`` jobs of one lane that share one batch key.
 
-    def take(self, most: int) -> list[J]:
-        """The next batch: at most ``most`` jobs of one lane that share one batch key."""
+        Jobs of requests that are not short are added only while it has less than ``most_long``.
+        """
         for lane in LANES:
             live = self._live(lane)
             if live:
-                return self._fill(lane, live, max(1, most))
+                long = most if most_long is None else most_long
+                return self._fill(lane, live, max(1, most), max(1, long))
         return []
 
-    def _fill(self, lane: Lane, live: list[Share[J]], most: int) -> list[J]:
+    def _fill(self, lane: Lane, live: list[Share[J]], most: int, most_long: int) -> list[J]:
         head = min(live, key=lambda share: share.virtual + share.waiting[0].seconds)
         batch_key = head.waiting[0].batch_key
         batch: list[J] = []
@@ -99,7 +100,8 @@ class FairQueue(Generic[J]):
             able = [
                 (share.virtual + entry.seconds, index, share, entry)
                 for index, share in enumerate(live)
-                if (entry := self._match(share, batch_key)) is not None
+                if (share.short or len(batch) < most_long)
+                and (entry := self._match(share, batch_key)) is not None
             ]
             if not able:
                 break

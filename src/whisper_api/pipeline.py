@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,6 +19,7 @@ from time import perf_counter
 from typing import TypeVar
 
 from whisper_api.audio.decode import Decoder
+from whisper_api.audio.effort import Effort
 from whisper_api.audio.envelope import with_speech
 from whisper_api.audio.scratch import Scratch
 from whisper_api.audio.speech import SpeechDetector, plan_windows
@@ -83,12 +83,14 @@ class Pipeline:
         self,
         decoder: Decoder,
         detector: SpeechDetector,
+        effort: Effort,
         pool: Pool,
         scheduler: Scheduler,
         metrics: Metrics,
     ) -> None:
         self._decoder = decoder
         self._detector = detector
+        self._effort = effort
         self._pool = pool
         self._scheduler = scheduler
         self._metrics = metrics
@@ -178,7 +180,8 @@ class Pipeline:
         longest = min(options.chunk_length_s, engine.thresholds.window_seconds)
         options = replace(options, chunk_length_s=longest)
         with self._timed("vad"):
-            windows = await _stoppable(partial(plan_windows, waveform, options, self._detector))
+            work = partial(plan_windows, waveform, options, self._detector)
+            windows = await self._effort.run(waveform.duration, work)
         with self._timed("language"):
             language, probability = await self._language(
                 file, waveform, windows, options, engine, ticket
@@ -351,12 +354,3 @@ def _voters(windows: Sequence[Window]) -> list[Window]:
         windows[i * len(windows) // count : (i + 1) * len(windows) // count] for i in range(count)
     ]
     return [max(stretch, key=lambda window: window.voiced) for stretch in stretches]
-
-
-async def _stoppable(work: Callable[[Callable[[], bool]], T]) -> T:
-    """Run ``work(cancelled)`` in a thread; cancelling the caller makes ``cancelled()`` true."""
-    stop = threading.Event()
-    try:
-        return await asyncio.to_thread(work, stop.is_set)
-    finally:
-        stop.set()

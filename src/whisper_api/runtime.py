@@ -12,6 +12,7 @@ from pathlib import Path
 from time import monotonic
 
 from whisper_api.audio.decode import Decoder
+from whisper_api.audio.effort import Effort
 from whisper_api.audio.scratch import Scratch, sweep
 from whisper_api.audio.sources import Intake
 from whisper_api.audio.speech import SpeechDetector
@@ -177,7 +178,9 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         stack.push_async_callback(pool.close)
         stack.push_async_callback(scheduler.close)
         detector = await asyncio.to_thread(SpeechDetector)
-        pipeline = Pipeline(decoder, detector, pool, scheduler, metrics)
+        effort = Effort(settings.vad_threads)
+        stack.callback(effort.close)
+        pipeline = Pipeline(decoder, detector, effort, pool, scheduler, metrics)
         pulls = Pulls(store)
         stack.push_async_callback(pulls.close)
         jobs = Jobs(settings, pipeline, metrics)

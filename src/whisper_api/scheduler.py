@@ -12,41 +12,27 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
+from whisper_api.batching import SHORT_SECONDS, Job, Languages, Runner
 from whisper_api.config import Settings
-from whisper_api.engines.base import Decoded, DecodeParams, Engine, WindowItem
-from whisper_api.errors import EngineError, EngineOutOfMemory, Overloaded, ShuttingDown
-from whisper_api.fairness import FairQueue, Share
+from whisper_api.engines.base import Decoded, DecodeParams, Engine
+from whisper_api.errors import Overloaded, ShuttingDown
+from whisper_api.fairness import LANES, Share
+from whisper_api.logs import request_id_var
 from whisper_api.types import Audio, Lane
+from whisper_api.usage import owner_var
 
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
-Languages = dict[str, float]
-Outcome = Decoded | Languages | Exception
 UNMEASURED_RTF = 0.2
 """Engine seconds per audio second that estimates start from."""
-
-
-@dataclass(eq=False, slots=True)
-class Job(Generic[R]):
-    """One window to detect or decode; ``params`` is None for detection."""
-
-    key: str
-    load: Callable[[], Audio]
-    seconds: float
-    params: DecodeParams | None
-    done: asyncio.Future[R]
-    order: int = 0  #: index of the window in its request
-
-    @property
-    def batch_key(self) -> Hashable:
-        """Equal for jobs that one engine call may hold."""
-        return None if self.params is None else self.params.batch_key
+RESTART_SECONDS = 5.0
+"""After which a caller may look whether a server that stops has come again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +48,28 @@ class QueueState:
     by_lane: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one request stands."""
+
+    request_id: str
+    lane: Lane
+    position: int  #: requests before it, those that run included
+    queued_seconds: float  #: of its audio, still to be done
+    eta_seconds: float  #: until it is done, by the measured speed
+
+
 class Ticket:
     """One admitted request; close it (or leave its ``async with``) whatever happens."""
 
     def __init__(self, scheduler: Scheduler, lane: Lane, seconds: float) -> None:
         self.lane = lane
         self.seconds = seconds  #: audio seconds that still count as queued
+        self.owner = owner_var.get()
+        self.request_id = request_id_var.get()
+        self._total = seconds
         self._scheduler = scheduler
-        self._runner: _Runner | None = None
+        self._runner: Runner | None = None
         self._share: Share[Job[Any]] | None = None
         self._open: set[asyncio.Future[Any]] = set()
         self._closed = False
@@ -87,7 +87,7 @@ class Ticket:
 
     def resize(self, seconds: float) -> None:
         """Replace the estimate given at admission by the true audio seconds."""
-        self.seconds = max(0.0, seconds)
+        self.seconds = self._total = max(0.0, seconds)
 
     def settle(self, seconds: float) -> None:
         """Count ``seconds`` of audio as done."""
@@ -140,7 +140,7 @@ class Ticket:
         if self._closed or self._runner is None or self._share is None:
             job.done.cancel()
             raise RuntimeError("the ticket is closed or has no engine")
-        self._runner.push(self._share, job)
+        self._runner.push(self._share, job, self._total <= SHORT_SECONDS)
         return await job.done
 
 
@@ -152,8 +152,8 @@ class Scheduler:
         self.clock = clock
         self.on_batch: Callable[[int, float, float], None] | None = None
         """Called after each batch with its size, audio seconds and wall seconds."""
-        self._runners: dict[int, _Runner] = {}
-        self._tickets: set[Ticket] = set()
+        self._runners: dict[int, Runner] = {}
+        self._tickets: dict[Ticket, None] = {}  # in order of admission
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -166,7 +166,7 @@ class Scheduler:
             ShuttingDown: the server drains.
         """
         if self._draining:
-            raise ShuttingDown(retry_after=5)
+            raise ShuttingDown(retry_after=RESTART_SECONDS)
         queued = self.queued_seconds
         full = queued > 0 and queued + seconds > self.settings.max_queued_seconds
         if full or len(self._tickets) >= self.settings.max_concurrent_requests:
@@ -174,12 +174,25 @@ class Scheduler:
                 f"The queue is full: {queued:.0f} seconds of audio in {len(self._tickets)} "
                 f"requests wait (limits: {self.settings.max_queued_seconds:.0f} seconds, "
                 f"{self.settings.max_concurrent_requests} requests).",
-                retry_after=min(120.0, max(1.0, math.ceil(self.eta()))),
+                retry_after=self._until_room(queued + seconds, full),
             )
         ticket = Ticket(self, lane, max(0.0, seconds))
-        self._tickets.add(ticket)
+        self._tickets[ticket] = None
         self._idle.clear()
         return ticket
+
+    def _until_room(self, wanted: float, full: bool) -> float:
+        """Seconds until a request that is refused now would be let in."""
+        if full:
+            seconds = (wanted - self.settings.max_queued_seconds) * self.real_time_factor
+        else:  # until the first of them is done
+            seconds = min((self._eta(ticket) for ticket in self._tickets), default=1.0)
+        return min(120.0, max(1.0, math.ceil(seconds)))
+
+    @property
+    def draining(self) -> bool:
+        """Whether nothing new is let in."""
+        return self._draining
 
     @property
     def queued_seconds(self) -> float:
@@ -188,10 +201,47 @@ class Scheduler:
 
     def eta(self, lane: Lane | None = None) -> float:
         """Estimated seconds until what waits now (in ``lane`` and above) is done."""
-        lanes = list(Lane)
-        ahead = lanes if lane is None else lanes[: lanes.index(lane) + 1]
+        ahead = LANES if lane is None else LANES[: LANES.index(lane) + 1]
         waiting = sum(ticket.seconds for ticket in tuple(self._tickets) if ticket.lane in ahead)
         return waiting * self.real_time_factor
+
+    def places(self) -> list[tuple[str, Place]]:
+        """Every request with its owner, in order of admission."""
+        return [(ticket.owner, self._place(ticket)) for ticket in tuple(self._tickets)]
+
+    def outlook(self, lane: Lane, seconds: float) -> tuple[int, float]:
+        """For a request that would come now: how many are before it, and seconds until its end."""
+        before = sum(1 for ticket in self._tickets if LANES.index(ticket.lane) <= LANES.index(lane))
+        return before, self._shared(lane, seconds, tuple(self._tickets)) * self.real_time_factor
+
+    def _place(self, ticket: Ticket) -> Place:
+        rank = LANES.index(ticket.lane)
+        before = earlier = 0
+        for other in tuple(self._tickets):
+            if other is ticket:
+                earlier = 1
+            elif LANES.index(other.lane) < rank or (other.lane is ticket.lane and not earlier):
+                before += 1
+        return Place(
+            request_id=ticket.request_id,
+            lane=ticket.lane,
+            position=before,
+            queued_seconds=ticket.seconds,
+            eta_seconds=self._eta(ticket),
+        )
+
+    def _eta(self, ticket: Ticket) -> float:
+        others = tuple(other for other in self._tickets if other is not ticket)
+        return self._shared(ticket.lane, ticket.seconds, others) * self.real_time_factor
+
+    @staticmethod
+    def _shared(lane: Lane, seconds: float, others: tuple[Ticket, ...]) -> float:
+        """Audio seconds done until a request with ``seconds`` is: higher lanes go first, and of
+        its own lane everybody gets as much as it does."""
+        rank = LANES.index(lane)
+        above = sum(other.seconds for other in others if LANES.index(other.lane) < rank)
+        beside = sum(min(other.seconds, seconds) for other in others if other.lane is lane)
+        return above + beside + seconds
 
     @property
     def real_time_factor(self) -> float:
@@ -213,23 +263,33 @@ class Scheduler:
             by_lane=lanes,
         )
 
+    async def drain(self, seconds: float) -> bool:
+        """Let nothing new in and wait for what is there; answers whether all of it was done."""
+        self._draining = True
+        if self._tickets and seconds > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), seconds)
+        return not self._tickets
+
+    def refuse_rest(self) -> int:
+        """Answer everything that still waits with an error; how many requests that are."""
+        tickets = tuple(self._tickets)
+        for ticket in tickets:
+            ticket.fail(ShuttingDown(retry_after=RESTART_SECONDS))
+        return len(tickets)
+
     async def close(self, drain: float = 0.0) -> None:
         """Stop admitting, wait up to ``drain`` seconds, then answer all others with an error."""
-        self._draining = True
-        if self._tickets and drain > 0:
-            try:
-                await asyncio.wait_for(self._idle.wait(), drain)
-            except TimeoutError:
-                log.warning("drain time is over: %d requests are ended", len(self._tickets))
-        for ticket in list(self._tickets):
-            ticket.fail(ShuttingDown(retry_after=5))
+        if not await self.drain(drain):
+            log.warning("the server stops: %d requests are ended", self.refuse_rest())
         await asyncio.gather(*(runner.close() for runner in self._runners.values()))
         self._runners.clear()
 
-    def _runner(self, engine: Engine) -> _Runner:
+    def _runner(self, engine: Engine) -> Runner:
         runner = self._runners.get(id(engine))
         if runner is None:
-            runner = self._runners[id(engine)] = _Runner(self, engine)
+            runner = Runner(engine, self.settings, self.clock, self._note_batch)
+            self._runners[id(engine)] = runner
         return runner
 
     async def forget(self, engine: Engine) -> None:
@@ -239,150 +299,10 @@ class Scheduler:
             await runner.close()
 
     def _closed_ticket(self, ticket: Ticket) -> None:
-        self._tickets.discard(ticket)
+        self._tickets.pop(ticket, None)
         if not self._tickets:
             self._idle.set()
 
-
-class _Runner:
-    """One engine's queue and threads."""
-
-    def __init__(self, scheduler: Scheduler, engine: Engine) -> None:
-        self.engine = engine
-        self.running = 0
-        self.rtf: float | None = None
-        self._scheduler = scheduler
-        self._queue: FairQueue[Job[Any]] = FairQueue(lambda job: job.done.done())
-        self._replicas = max(1, engine.info.replicas)
-        self._threads = ThreadPoolExecutor(self._replicas, thread_name_prefix="engine")
-        self._item_seconds: float | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._pumping = False
-
-    def join(self, lane: Lane) -> Share[Job[Any]]:
-        return self._queue.join(lane)
-
-    def leave(self, share: Share[Job[Any]]) -> None:
-        self._queue.leave(share)
-
-    def push(self, share: Share[Job[Any]], job: Job[Any]) -> None:
-        self._queue.push(share, job, job.seconds, job.batch_key, job.order)
-        self._soon()
-
-    async def close(self) -> None:
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def _soon(self) -> None:
-        # One turn of the loop later, so that windows submitted together share a batch.
-        if not self._pumping:
-            self._pumping = True
-            asyncio.get_running_loop().call_soon(self._pump)
-
-    def _pump(self) -> None:
-        self._pumping = False
-        while self.running < self._replicas:
-            batch = self._queue.take(self._most())
-            if not batch:
-                return
-            self.running += 1
-            self._spawn(self._run(batch))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _most(self) -> int:
-        """Batch size: a batch cannot be stopped, so measured time bounds it."""
-        settings = self._scheduler.settings
-        if self._item_seconds is None:
-            return settings.batch_size if not self._queue.contended() else 1
-        fitting = int(settings.max_batch_seconds / max(self._item_seconds, 1e-6))
-        return max(1, min(settings.batch_size, fitting))
-
-    async def _run(self, batch: list[Job[Any]]) -> None:
-        clock = self._scheduler.clock
-        started = clock()
-        try:
-            outcomes = await self._attempt(batch)
-        except Exception as error:
-            outcomes = [error] * len(batch)
-        finally:
-            self.running -= 1
-        self._measure(batch, clock() - started)
-        for job, outcome in zip(batch, outcomes, strict=True):
-            if job.done.done():
-                continue
-            if isinstance(outcome, Exception):
-                job.done.set_exception(outcome)
-            else:
-                job.done.set_result(outcome)
-        self._soon()
-
-    async def _attempt(self, batch: Sequence[Job[Any]], halved: bool = False) -> list[Outcome]:
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._threads, _compute, self.engine, batch)
-        except EngineOutOfMemory as error:
-            if halved or len(batch) == 1:
-                return [error] * len(batch)
-            log.warning("engine out of memory with %d windows; halving the batch", len(batch))
-            half = len(batch) // 2
-            first = await self._attempt(batch[:half], halved=True)
-            return first + await self._attempt(batch[half:], halved=True)
-        except EngineError as error:
-            log.error("engine failed on a batch of %d windows: %s", len(batch), error)
-            return [error] * len(batch)
-
-    def _measure(self, batch: Sequence[Job[Any]], wall: float) -> None:
-        audio = sum(job.seconds for job in batch)
-        if batch[0].params is not None and audio > 0:
-            self.rtf = _smooth(self.rtf, wall / audio / self._replicas)
-            self._item_seconds = _smooth(self._item_seconds, wall / len(batch))
-        if self._scheduler.on_batch is not None:
-            self._scheduler.on_batch(len(batch), audio, wall)
-
-
-def _compute(engine: Engine, batch: Sequence[Job[Any]]) -> list[Outcome]:
-    """Load the audio of a batch and run the engine on it; in a worker thread.
-
-    A window whose audio cannot be read fails alone.
-    """
-    outcomes: list[Outcome] = [EngineError()] * len(batch)
-    loaded: list[tuple[int, Job[Any], Audio]] = []
-    for position, job in enumerate(batch):
-        if job.done.done():
-            continue
-        try:
-            loaded.append((position, job, job.load()))
-        except OSError as error:
-            outcomes[position] = EngineError(f"The audio could not be read: {error.strerror}")
-    if not loaded:
-        return outcomes
-    try:
-        results = _call(engine, loaded)
-    except EngineError:
-        raise
-    except Exception as error:
-        log.exception("engine raised an unexpected error")
-        raise EngineError("The recognition engine failed unexpectedly.") from error
-    for (position, _, _), result in zip(loaded, results, strict=True):
-        outcomes[position] = result
-    return outcomes
-
-
-def _call(
-    engine: Engine, loaded: Sequence[tuple[int, Job[Any], Audio]]
-) -> Sequence[Decoded | Languages]:
-    if loaded[0][1].params is None:
-        return engine.detect([(job.key, audio) for _, job, audio in loaded])
-    items = [
-        WindowItem(job.key, audio, job.params) for _, job, audio in loaded if job.params is not None
-    ]
-    return engine.decode(items)
-
-
-def _smooth(old: float | None, new: float) -> float:
-    return new if old is None else 0.7 * old + 0.3 * new
+    def _note_batch(self, size: int, audio: float, wall: float) -> None:
+        if self.on_batch is not None:
+            self.on_batch(size, audio, wall)

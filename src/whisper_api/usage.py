@@ -1,4 +1,4 @@
-"""Who pays for the audio that the running code transcribes; known without passing it down."""
+"""Whom the running code works for, and who pays for the audio; known without passing it down."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ class Meter(Protocol):
         ...
 
 
+owner_var: ContextVar[str] = ContextVar("owner", default="")
+"""Id of the API key that the running code works for; empty where none is known."""
 meter_var: ContextVar[Meter | None] = ContextVar("meter", default=None)
 """The meter of the request that the running code serves; None where nothing is counted."""
 

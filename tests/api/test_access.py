@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 KEYS = [
     {"name": "ann", "secret": "sk-ann", "role": "admin"},
     {"name": "bob", "secret": "sk-bob", "requests_per_minute": 2, "audio_minutes_per_day": 0.1},
+    {"name": "cat", "secret": "sk-cat"},
     {"name": "old", "secret": "sk-old", "expires": "2020-01-01"},
 ]
 
@@ -231,3 +233,27 @@ async def test_durations_are_written_as_openai_writes_them() -> None:
         "1h0m0s",
         "1h1m6s",
     ]
+
+
+async def test_the_queue_tells_places_to_their_owners_only(open_app: Any, make_wav: Any) -> None:
+    async with open_app(keys=KEYS, model_path="fake:delay=0.4", batch_size=1) as client:
+        wav = {"file": make_wav({0.5: 7}, 1)}
+        named = {"x-request-id": "mine-1", **bearer("sk-bob")}
+        running = asyncio.ensure_future(client.post(URL, files=wav, headers=named))
+        scheduler = client.app.state.runtime.scheduler
+        for _ in range(500):
+            if scheduler.state().requests:
+                break
+            await asyncio.sleep(0.01)
+
+        async def queue(key: str) -> Any:
+            return (await client.get("/v1/queue", headers=bearer(key))).json()
+
+        for key, seen in (("sk-bob", ["mine-1"]), ("sk-ann", ["mine-1"]), ("sk-cat", [])):
+            found = await queue(key)
+            assert found["requests"] == 1
+            assert [place["request_id"] for place in found["own"]] == seen
+        second = await client.post(URL, files=wav, headers=bearer("sk-ann"))
+        assert second.headers["x-queue-position"] == "1"
+        assert float(second.headers["x-queue-eta"]) > 0
+        assert (await running).headers["x-queue-position"] == "0"

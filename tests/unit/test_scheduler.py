@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
+from whisper_api.batching import CALM_SECONDS
 from whisper_api.config import Settings
 from whisper_api.engines.base import Decoded, DecodeParams, WindowItem
 from whisper_api.engines.fake import MARKER_SAMPLES, FakeEngine, FakeOptions, make_marker
@@ -203,21 +205,114 @@ async def test_short_clip_overtakes_a_long_file() -> None:
     await scheduler.close()
 
 
-async def test_batch_is_bounded_by_measured_time() -> None:
-    now = [0.0]
-    scheduler = Scheduler(Settings(batch_size=8, max_batch_seconds=4), clock=lambda: now[0])
+class Timed:
+    """A scheduler whose clock goes on two seconds for each window that the engine decodes."""
 
-    def take_two_seconds_each(items: list[object]) -> None:
-        now[0] += 2.0 * len(items)
+    def __init__(self, **settings: Any) -> None:
+        self.now = 0.0
+        chosen = Settings(**{"batch_size": 8, "max_batch_seconds": 4, **settings})
+        self.scheduler = Scheduler(chosen, clock=lambda: self.now)
+        self.engine = FakeEngine(on_decode=self._work)
 
-    engine = FakeEngine(on_decode=take_two_seconds_each)  # type: ignore[arg-type]
+    def _work(self, items: Sequence[WindowItem]) -> None:
+        self.now += 2.0 * len(items)
+
+    def ticket(self, seconds: float, lane: Lane = Lane.INTERACTIVE) -> Ticket:
+        ticket = self.scheduler.admit(lane, seconds)
+        ticket.bind(self.engine)
+        return ticket
+
+    async def sizes(self, ticket: Ticket, windows: int) -> list[int]:
+        """Sizes of the batches that decode ``windows``."""
+        before = len(self.engine.calls)
+        await asyncio.gather(*(decode(ticket, n) for n in range(windows)))
+        return [call.size for call in self.engine.calls[before:]]
+
+
+async def test_long_requests_fill_batches_while_nobody_hurries() -> None:
+    timed = Timed()
+    async with timed.ticket(3600) as long, timed.ticket(3600) as other:
+        assert await timed.sizes(long, 12) == [8, 4]
+        assert await timed.sizes(other, 12) == [8, 4]
+    assert timed.scheduler.real_time_factor == pytest.approx(2.0)
+    await timed.scheduler.close()
+
+
+async def test_batches_of_long_requests_are_bounded_by_time_while_short_ones_come() -> None:
+    timed = Timed()
+    async with timed.ticket(3600) as long:
+        await timed.sizes(long, 1)
+        async with timed.ticket(3) as short:
+            assert await timed.sizes(short, 1) == [1]
+        assert await timed.sizes(long, 6) == [2, 2, 2]
+        timed.now += CALM_SECONDS + 1
+        assert await timed.sizes(long, 6) == [6]
+    await timed.scheduler.close()
+
+
+async def test_a_batch_never_has_less_than_one_window() -> None:
+    timed = Timed(max_batch_seconds=0.1)
+    async with timed.ticket(3600) as long, timed.ticket(3) as short:
+        await timed.sizes(short, 1)
+        assert await timed.sizes(long, 3) == [1, 1, 1]
+    await timed.scheduler.close()
+
+
+async def test_short_requests_together_fill_a_batch() -> None:
+    timed = Timed()
+    async with timed.ticket(3) as one, timed.ticket(3) as two:
+        await timed.sizes(one, 1)
+        await asyncio.gather(*(decode((one, two)[n % 2], n) for n in range(8)))
+    assert [call.size for call in timed.engine.calls] == [1, 8]
+    await timed.scheduler.close()
+
+
+async def test_a_higher_lane_bounds_the_batches_of_lower_ones() -> None:
+    timed = Timed()
+    async with timed.ticket(3600, Lane.TASK) as task, timed.ticket(3600) as interactive:
+        await timed.sizes(interactive, 1)
+        assert await timed.sizes(task, 4) == [2, 2]
+        # The task bounds nothing of the lane above.
+        assert await timed.sizes(interactive, 4) == [4]
+    await timed.scheduler.close()
+
+
+async def test_memory_that_was_too_small_once_is_remembered() -> None:
+    scheduler = Scheduler(Settings(batch_size=8))
+    engine = FakeEngine(FakeOptions(oom_above=4))
     async with scheduler.admit() as ticket:
         ticket.bind(engine)
-        await asyncio.gather(*(decode(ticket, n) for n in range(1)))
-        await asyncio.gather(*(decode(ticket, n) for n in range(6)))
-    assert [call.size for call in engine.calls] == [1, 2, 2, 2]
-    assert scheduler.real_time_factor == pytest.approx(2.0)
+        await asyncio.gather(*(decode(ticket, n) for n in range(8)))
+        await asyncio.gather(*(decode(ticket, n) for n in range(8)))
+    assert [call.size for call in engine.calls] == [8, 4, 4, 4, 4]
     await scheduler.close()
+
+
+async def test_places_count_those_before() -> None:
+    scheduler = Scheduler(Settings())
+    tickets = [scheduler.admit(Lane.INTERACTIVE, 100), scheduler.admit(Lane.TASK, 50)]
+    tickets += [scheduler.admit(Lane.INTERACTIVE, 10), scheduler.admit(Lane.REALTIME, 5)]
+    places = [place for _, place in scheduler.places()]
+    assert [place.position for place in places] == [1, 3, 2, 0]
+    speed = scheduler.real_time_factor
+    # Realtime goes first; beside the long file the short one is done after 20 s of audio.
+    assert [place.eta_seconds / speed for place in places] == pytest.approx([115, 165, 25, 5])
+    assert scheduler.outlook(Lane.INTERACTIVE, 10)[0] == 3
+    assert scheduler.outlook(Lane.INTERACTIVE, 10)[1] / speed == pytest.approx(35)
+
+
+async def test_retry_after_is_when_there_will_be_room() -> None:
+    scheduler = Scheduler(Settings(max_queued_seconds=100))
+    scheduler.admit(seconds=100)
+    with pytest.raises(Overloaded) as much:
+        scheduler.admit(seconds=60)
+    assert much.value.retry_after == pytest.approx(60 * scheduler.real_time_factor)
+    crowded = Scheduler(Settings(max_concurrent_requests=2))
+    crowded.admit(seconds=300)
+    crowded.admit(seconds=10)
+    with pytest.raises(Overloaded) as many:
+        crowded.admit()
+    assert many.value.retry_after == pytest.approx(20 * crowded.real_time_factor)
 
 
 async def test_replicas_run_at_the_same_time() -> None:

@@ -16,7 +16,7 @@ from whisper_api.api.auth import Authenticator, Visitor, is_public
 from whisper_api.api.errors import count_failure, limit_headers, response_for
 from whisper_api.errors import Standing
 from whisper_api.rate_limits import RateLimits
-from whisper_api.usage import meter_var
+from whisper_api.usage import meter_var, owner_var
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -100,6 +100,12 @@ class ApiKey:
                 return
             state = scope.setdefault("state", {})
             state["visitor"], state["caller"] = visitor, visitor.caller
+            token = owner_var.set(visitor.caller.key)
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                owner_var.reset(token)
+            return
         await self.app(scope, receive, send)
 
 

@@ -99,6 +99,16 @@ class Capabilities(BaseModel):
     api_key_required: bool
 
 
+class QueuePlace(BaseModel):
+    """One request in the queue."""
+
+    request_id: str
+    lane: str
+    position: int = Field(description="Requests before it, those that run included")
+    queued_seconds: float = Field(description="Of its audio, still to be done")
+    eta_seconds: float = Field(description="Until it is done, by the measured speed")
+
+
 class Queue(BaseModel):
     """What waits and runs."""
 
@@ -109,6 +119,7 @@ class Queue(BaseModel):
     real_time_factor: float = Field(description="Measured engine seconds per second of audio")
     eta_seconds: float
     by_lane: dict[str, float]
+    own: list[QueuePlace] = Field(description="The caller's own requests; an admin sees all")
 
 
 def _text(description: str, **more: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from starlette.types import Scope
 
 from whisper_api import __version__
 from whisper_api.api import schemas
+from whisper_api.api.auth import caller_of
 from whisper_api.api.errors import SERVER, error_body
 from whisper_api.config import Settings
 from whisper_api.engines.base import EngineInfo
@@ -213,9 +214,14 @@ async def capabilities(request: Request) -> schemas.Capabilities:
 
 @router.get("/v1/queue", summary="What waits and runs")
 async def queue(request: Request) -> schemas.Queue:
-    """The scheduler's present."""
+    """The scheduler's present; requests of others are counted, the caller's own are listed.
+
+    An admin sees all of them. `request_id` is the `x-request-id` that was sent along.
+    """
     runtime: Runtime = request.app.state.runtime
-    return schemas.Queue.model_validate(asdict(runtime.scheduler.state()))
+    caller = caller_of(request)
+    own = [asdict(place) for owner, place in runtime.scheduler.places() if caller.may_see(owner)]
+    return schemas.Queue.model_validate(asdict(runtime.scheduler.state()) | {"own": own})
 
 
 def _engine(runtime: Runtime) -> EngineInfo | None:

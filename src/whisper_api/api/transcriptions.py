@@ -25,7 +25,7 @@ from whisper_api.audio.scratch import Scratch
 from whisper_api.errors import DeadlineExceeded, RequestTimedOut, WhisperApiError
 from whisper_api.jobs import Listener, Terms, Work
 from whisper_api.runtime import Runtime
-from whisper_api.types import Task, Transcript
+from whisper_api.types import Lane, Task, Transcript
 
 router = APIRouter(tags=["Audio"])
 LONGEST_HEADER = 2000
@@ -133,6 +133,8 @@ class Door:
                 listener = await self._listen(stack, limit.until)
         except TimeoutError:
             raise self._late(limit) from None
+        # Before its own work has joined the queue.
+        place = self.runtime.scheduler.outlook(Lane.INTERACTIVE, listener.file.duration or 0.0)
         recording = record(
             self.runtime, listener, self.terms, self.owner, asked.options, self.started
         )
@@ -153,6 +155,9 @@ class Door:
         answer.headers["x-cache"] = listener.outcome
         if recording is not None:
             recording.mark(answer)
+        if listener.outcome != "hit":
+            answer.headers["x-queue-position"] = str(place[0])
+            answer.headers["x-queue-eta"] = f"{place[1]:.1f}"
         return answer
 
     async def _listen(self, stack: AsyncExitStack, until: float) -> Listener:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from whisper_api import errors
+from whisper_api.audio.effort import LIGHT_SECONDS
 from whisper_api.audio.envelope import MOST_POINTS
 from whisper_api.audio.preprocess import LEAD_SECONDS, TAIL_SECONDS, Chain
 from whisper_api.audio.probe import Probe
@@ -51,11 +52,10 @@ class Decoder:
         if self._slots or self._queue.closed:
             return
         count = self._settings.decode_workers
-        limits = self._limits()
         self._slots = [
             Slot(
                 self._queue,
-                limits,
+                self._limits(gives_way=count > 1 and index > 0),
                 recycle=self._settings.decode_recycle,
                 light_only=count > 1 and index == 0,
             )
@@ -110,7 +110,7 @@ class Decoder:
             "chain": asdict(self._chain) if self._chain else None,
             "loudness": options.loudness,
         }
-        light = file.size <= LIGHT_BYTES
+        light = file.size <= LIGHT_BYTES and (file.duration or 0.0) <= LIGHT_SECONDS
         job = Job(request, self._settings.decode_timeout_s, light=light, counts=True)
         reply = await self._run(job)
         return Waveform(
@@ -179,13 +179,14 @@ class Decoder:
             code="decoder_crashed",
         )
 
-    def _limits(self) -> dict[str, int]:
+    def _limits(self, *, gives_way: bool) -> dict[str, int]:
         settings = self._settings
         seconds = settings.max_duration_s + LEAD_SECONDS + TAIL_SECONDS + 60
         rate = max(SAMPLE_RATE, self._chain.rate if self._chain else 0)
         return {
             "memory_bytes": settings.decode_memory_mb << 20,
             "file_bytes": int(2 * rate * seconds),
+            "gives_way": int(gives_way),
         }
 
 

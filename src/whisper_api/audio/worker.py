@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
+from whisper_api.audio.effort import process_gives_way
 from whisper_api.audio.envelope import PeakMeter
 from whisper_api.errors import AudioRejected, UndecodableAudio
 
@@ -142,6 +143,9 @@ def limit_process(limits: Request) -> list[str]:
             set_parent_death_signal = 1
             ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
             held.append("dies with its parent")
+    if limits.get("gives_way"):
+        process_gives_way()
+        held.append("gives way")
     if sys.platform != "win32":
         import resource
 

@@ -45,7 +45,8 @@ class InputSettings(Section):
     max_duration_s: Annotated[float, Field(ge=1, le=604_800)] = 86_400
     """Longest accepted audio in seconds, counted while decoding."""
     decode_workers: Annotated[int, Field(ge=1, le=64)] = 2
-    """Processes that decode audio."""
+    """Processes that decode audio; of several, one takes short files only, and the others run at
+    low priority."""
     decode_timeout_s: Annotated[float, Field(ge=1, le=86_400)] = 600
     """Longest time that decoding one file may take."""
     decode_memory_mb: Annotated[int, Field(ge=256, le=65_536)] = 1024
@@ -65,6 +66,8 @@ class SpeechSettings(Section):
 
     vad: bool = True
     """Find speech first and decode only that."""
+    vad_threads: Annotated[int, Field(ge=1, le=64)] = 2
+    """Long recordings in which speech is looked for at the same time, at low priority."""
     vad_threshold: Annotated[float, Field(ge=0.05, le=0.95)] = 0.5
     """Speech probability from which a stretch counts as speech."""
     vad_min_speech_ms: Annotated[int, Field(ge=0, le=10_000)] = 64

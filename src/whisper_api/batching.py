@@ -1,0 +1,228 @@
+"""One engine's queue and threads: pack, run, measure, answer.
+
+A running batch cannot be stopped, so how long one may run is decided when it is packed: as large
+as the engine takes while nobody hurries, and by measured time as long as short requests or higher
+lanes come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from whisper_api.config import Settings
+from whisper_api.engines.base import Decoded, DecodeParams, Engine, WindowItem
+from whisper_api.errors import EngineError, EngineOutOfMemory
+from whisper_api.fairness import LANES, FairQueue, Share
+from whisper_api.types import Audio, Lane
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+Languages = dict[str, float]
+Outcome = Decoded | Languages | Exception
+OnBatch = Callable[[int, float, float], None]
+"""Called after each batch with its size, audio seconds and wall seconds."""
+
+SHORT_SECONDS = 60.0
+"""Requests with no more audio than this are short: their callers wait for them."""
+CALM_SECONDS = 60.0
+"""How long after a short request batches of long ones stay bounded: the next may come any time,
+and a batch cannot be stopped for it."""
+CLOSE_SECONDS = 3.0
+"""How long closing waits for a batch that runs."""
+
+
+@dataclass(eq=False, slots=True)
+class Job(Generic[R]):
+    """One window to detect or decode; ``params`` is None for detection."""
+
+    key: str
+    load: Callable[[], Audio]
+    seconds: float
+    params: DecodeParams | None
+    done: asyncio.Future[R]
+    order: int = 0  #: index of the window in its request
+
+    @property
+    def batch_key(self) -> Hashable:
+        """Equal for jobs that one engine call may hold."""
+        return None if self.params is None else self.params.batch_key
+
+
+class Runner:
+    """One engine's queue and threads. Lives on one event loop."""
+
+    def __init__(
+        self, engine: Engine, settings: Settings, clock: Callable[[], float], on_batch: OnBatch
+    ) -> None:
+        """``on_batch`` is told about each batch."""
+        self.engine = engine
+        self.running = 0  #: batches
+        self.rtf: float | None = None  #: engine seconds for a second of audio
+        self._settings = settings
+        self._clock = clock
+        self._on_batch = on_batch
+        self._queue: FairQueue[Job[Any]] = FairQueue(lambda job: job.done.done())
+        self._replicas = max(1, engine.info.replicas)
+        self._threads = ThreadPoolExecutor(self._replicas, thread_name_prefix="engine")
+        self._item_seconds: float | None = None
+        self._fitting: int | None = None  #: windows that memory was seen to have room for
+        self._short_until = float("-inf")
+        self._lane_until = dict.fromkeys(LANES, float("-inf"))
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pumping = False
+
+    def join(self, lane: Lane) -> Share[Job[Any]]:
+        """A new request's part of the queue."""
+        return self._queue.join(lane)
+
+    def leave(self, share: Share[Job[Any]]) -> None:
+        """Take a request's part out, with what waits in it."""
+        self._queue.leave(share)
+
+    def push(self, share: Share[Job[Any]], job: Job[Any], short: bool) -> None:
+        """Queue one window; ``short``: its request has little audio."""
+        share.short = short
+        calm = self._clock() + CALM_SECONDS
+        self._lane_until[share.lane] = calm
+        if short:
+            self._short_until = calm
+        self._queue.push(share, job, job.seconds, job.batch_key, job.order)
+        self._soon()
+
+    async def close(self) -> None:
+        """Run nothing more; a batch that runs is waited for a moment, then left to itself."""
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks), timeout=CLOSE_SECONDS)
+        for task in tuple(self._tasks):
+            task.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _soon(self) -> None:
+        # One turn of the loop later, so that windows submitted together share a batch.
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pumping = False
+        while self.running < self._replicas:
+            batch = self._queue.take(self._most(), self._most_long())
+            if not batch:
+                return
+            self.running += 1
+            self._spawn(self._run(batch))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _most(self) -> int:
+        """Windows in the next batch, by what memory takes."""
+        most = self._settings.batch_size
+        return most if self._fitting is None else min(most, self._fitting)
+
+    def _most_long(self) -> int:
+        """Windows in the next batch before one of a long request may be added."""
+        lane = self._queue.next_lane()
+        if lane is None or not self._hurried(lane):
+            return self._most()
+        if self._item_seconds is None:
+            return 1
+        return max(1, int(self._settings.max_batch_seconds / max(self._item_seconds, 1e-6)))
+
+    def _hurried(self, lane: Lane) -> bool:
+        """Whether somebody may soon wait for a batch of ``lane``'s long requests."""
+        above = [self._lane_until[other] for other in LANES[: LANES.index(lane)]]
+        return self._clock() < max(self._short_until, *above, float("-inf"))
+
+    async def _run(self, batch: list[Job[Any]]) -> None:
+        started = self._clock()
+        try:
+            outcomes = await self._attempt(batch)
+        except Exception as error:
+            outcomes = [error] * len(batch)
+        except asyncio.CancelledError:
+            outcomes = [EngineError("The engine was closed.")] * len(batch)
+        finally:
+            self.running -= 1
+        self._measure(batch, self._clock() - started)
+        for job, outcome in zip(batch, outcomes, strict=True):
+            if job.done.done():
+                continue
+            if isinstance(outcome, Exception):
+                job.done.set_exception(outcome)
+            else:
+                job.done.set_result(outcome)
+        self._soon()
+
+    async def _attempt(self, batch: Sequence[Job[Any]], halved: bool = False) -> list[Outcome]:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, _compute, self.engine, batch)
+        except EngineOutOfMemory as error:
+            if halved or len(batch) == 1:
+                return [error] * len(batch)
+            log.warning("engine out of memory with %d windows; halving the batch", len(batch))
+            half = self._fitting = len(batch) // 2
+            first = await self._attempt(batch[:half], halved=True)
+            return first + await self._attempt(batch[half:], halved=True)
+        except EngineError as error:
+            log.error("engine failed on a batch of %d windows: %s", len(batch), error)
+            return [error] * len(batch)
+
+    def _measure(self, batch: Sequence[Job[Any]], wall: float) -> None:
+        audio = sum(job.seconds for job in batch)
+        if batch[0].params is not None and audio > 0:
+            self.rtf = _smooth(self.rtf, wall / audio / self._replicas)
+            self._item_seconds = _smooth(self._item_seconds, wall / len(batch))
+        self._on_batch(len(batch), audio, wall)
+
+
+def _compute(engine: Engine, batch: Sequence[Job[Any]]) -> list[Outcome]:
+    """Load the audio of a batch and run the engine on it; in a worker thread.
+
+    A window whose audio cannot be read fails alone.
+    """
+    outcomes: list[Outcome] = [EngineError()] * len(batch)
+    loaded: list[tuple[int, Job[Any], Audio]] = []
+    for position, job in enumerate(batch):
+        if job.done.done():
+            continue
+        try:
+            loaded.append((position, job, job.load()))
+        except OSError as error:
+            outcomes[position] = EngineError(f"The audio could not be read: {error.strerror}")
+    if not loaded:
+        return outcomes
+    try:
+        results = _call(engine, loaded)
+    except EngineError:
+        raise
+    except Exception as error:
+        log.exception("engine raised an unexpected error")
+        raise EngineError("The recognition engine failed unexpectedly.") from error
+    for (position, _, _), result in zip(loaded, results, strict=True):
+        outcomes[position] = result
+    return outcomes
+
+
+def _call(
+    engine: Engine, loaded: Sequence[tuple[int, Job[Any], Audio]]
+) -> Sequence[Decoded | Languages]:
+    if loaded[0][1].params is None:
+        return engine.detect([(job.key, audio) for _, job, audio in loaded])
+    items = [
+        WindowItem(job.key, audio, job.params) for _, job, audio in loaded if job.params is not None
+    ]
+    return engine.decode(items)
+
+
+def _smooth(old: float | None, new: float) -> float:
+    return new if old is None else 0.7 * old + 0.3 * new
