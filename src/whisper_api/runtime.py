@@ -71,6 +71,8 @@ class Runtime:
     """Why the default model could not be loaded, in words for people."""
     ready: bool = False
     """Whether the default model is loaded."""
+    stopping: bool = False
+    """Whether nothing new is let in."""
 
     async def preload(self) -> None:
         """Load the default model, downloaded first where it is not here yet.
@@ -132,6 +134,19 @@ class Runtime:
                 log.exception("clean-up failed")
             await asyncio.sleep(HOUSEKEEPING_S)
 
+    async def drain(self, seconds: float) -> None:
+        """Let nothing new in; running requests have ``seconds``, the rest are told to come again.
+
+        Tasks are interrupted at once: they go on after the restart.
+        """
+        self.stopping = True
+        self.scheduler.stop_admitting()
+        await self.tasks.leave()
+        if not await self.scheduler.drain(seconds):
+            log.warning("drain_seconds are over: the requests that are left get an error")
+        await self.jobs.close()
+        self.scheduler.refuse_rest()
+
     async def transcribe_path(
         self, path: Path, options: Options, *, model: str | None = None
     ) -> Transcript:
@@ -171,12 +186,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         await asyncio.to_thread(decoder.start)
         stack.push_async_callback(asyncio.to_thread, decoder.close)
         store = ModelStore(settings)
-        scheduler = Scheduler(settings)
-        scheduler.on_batch = metrics.observe_batch
-        metrics.follow_queue(lambda: scheduler.state().by_lane)
-        pool = Pool(settings, store, closing=scheduler.forget, loaded=metrics.observe_load)
-        stack.push_async_callback(pool.close)
-        stack.push_async_callback(scheduler.close)
+        scheduler, pool = _engines(settings, metrics, store, stack)
         detector = await asyncio.to_thread(SpeechDetector)
         effort = Effort(settings.vad_threads)
         stack.callback(effort.close)
@@ -214,6 +224,18 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             playback=playback,
             history=history,
         )
+
+
+def _engines(
+    settings: Settings, metrics: Metrics, store: ModelStore, stack: AsyncExitStack
+) -> tuple[Scheduler, Pool]:
+    scheduler = Scheduler(settings)
+    scheduler.on_batch = metrics.observe_batch
+    metrics.follow_queue(lambda: scheduler.state().by_lane)
+    pool = Pool(settings, store, closing=scheduler.forget, loaded=metrics.observe_load)
+    stack.push_async_callback(pool.close)
+    stack.push_async_callback(scheduler.close)
+    return scheduler, pool
 
 
 async def settle(task: asyncio.Task[None]) -> None:

@@ -73,6 +73,7 @@ class Ticket:
         self._share: Share[Job[Any]] | None = None
         self._open: set[asyncio.Future[Any]] = set()
         self._closed = False
+        self._error: Exception | None = None
 
     async def __aenter__(self) -> Ticket:
         return self
@@ -114,7 +115,8 @@ class Ticket:
         return await self._submit(job)
 
     def fail(self, error: Exception) -> None:
-        """Answer everything that still waits with ``error``."""
+        """Answer everything that still waits, and whatever comes, with ``error``."""
+        self._error = error
         for future in list(self._open):
             if not future.done():
                 future.set_exception(error)
@@ -137,6 +139,9 @@ class Ticket:
         return future
 
     async def _submit(self, job: Job[R]) -> R:
+        if self._error is not None:
+            job.done.cancel()
+            raise self._error
         if self._closed or self._runner is None or self._share is None:
             job.done.cancel()
             raise RuntimeError("the ticket is closed or has no engine")
@@ -262,6 +267,10 @@ class Scheduler:
             eta_seconds=self.eta(),
             by_lane=lanes,
         )
+
+    def stop_admitting(self) -> None:
+        """Let nothing new in from now on."""
+        self._draining = True
 
     async def drain(self, seconds: float) -> bool:
         """Let nothing new in and wait for what is there; answers whether all of it was done."""

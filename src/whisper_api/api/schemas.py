@@ -54,7 +54,7 @@ class Ready(BaseModel):
 
     model_config = ConfigDict(protected_namespaces=())
 
-    status: Literal["ready", "loading", "failed"]
+    status: Literal["ready", "loading", "failed", "stopping"]
     reasons: list[str] = Field(default_factory=list, description="Why it is not ready")
     version: str
     model: str | None = None

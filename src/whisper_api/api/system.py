@@ -138,7 +138,9 @@ async def ready(request: Request) -> Response:
     """The default model and what it runs on; 503 with reasons until it is loaded."""
     runtime: Runtime = request.app.state.runtime
     state = schemas.Ready(status="ready", version=__version__)
-    if runtime.failure is not None:
+    if runtime.stopping:
+        state.status, state.reasons = "stopping", ["The server is shutting down."]
+    elif runtime.failure is not None:
         state.status, state.reasons = "failed", [runtime.failure]
     elif not runtime.ready:
         state.status, state.reasons = "loading", ["The model is being loaded."]
@@ -147,7 +149,7 @@ async def ready(request: Request) -> Response:
         state.compute_type, state.replicas = info.compute_type, info.replicas
         state.chosen_because = info.reason
         state.note = await _note(request, info.model)
-    code = f"model_{state.status}"
+    code = "shutting_down" if runtime.stopping else f"model_{state.status}"
     if not await runtime.database.healthy():
         code = "database_unavailable" if state.status == "ready" else code
         state.status = "failed"

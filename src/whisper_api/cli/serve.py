@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Generator
 from pathlib import Path
 from types import FrameType
@@ -25,6 +27,10 @@ from whisper_api.models import ModelStore
 
 log = logging.getLogger(__name__)
 
+FLUSH_SECONDS = 5
+"""How long the last answers may take to leave, after the drain."""
+LAST_SECONDS = 3.0
+"""How long threads that cannot be stopped may hold up the end of the process."""
 ANOTHER = "For real speech take another: --model small (or large-v3-turbo, a hub name, a folder)."
 
 
@@ -32,12 +38,12 @@ class Server(uvicorn.Server):
     """Says where it listens, and ends with status 0 after a stop signal."""
 
     def __init__(
-        self, config: uvicorn.Config, settings: Settings, leave: Callable[[], Awaitable[None]]
+        self, config: uvicorn.Config, settings: Settings, drain: Callable[[float], Awaitable[None]]
     ) -> None:
-        """``leave`` is awaited before running requests are waited for."""
+        """``drain`` lets running requests finish for so many seconds, and answers the rest."""
         super().__init__(config)
         self._settings = settings
-        self._leave = leave
+        self._drain = drain
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then print the address."""
@@ -47,8 +53,12 @@ class Server(uvicorn.Server):
             typer.echo(banner(self._settings, port))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Interrupt tasks (and so end the streams of those who follow them), then drain."""
-        await self._leave()
+        """Drain, then close. New requests are told 503 meanwhile, not just refused."""
+        draining = asyncio.ensure_future(self._drain(self._settings.drain_seconds))
+        while not draining.done() and not self.force_exit:
+            await asyncio.wait({draining}, timeout=0.1)
+        draining.cancel()
+        await asyncio.gather(draining, return_exceptions=True)
         await super().shutdown(sockets=sockets)
 
     @contextlib.contextmanager
@@ -67,6 +77,7 @@ class Server(uvicorn.Server):
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.should_exit:
             log.warning("stopping at once")
+            self.force_exit = True
         else:
             log.info("stopping; running requests have %g s", self._settings.drain_seconds)
         self.handle_exit(number, frame)
@@ -118,13 +129,22 @@ async def _run(settings: Settings) -> bool:
         access_log=False,
         server_header=False,
         proxy_headers=False,  # the setting trusted_proxies decides, in the guards
-        timeout_graceful_shutdown=round(settings.drain_seconds),
+        timeout_graceful_shutdown=FLUSH_SECONDS,
     )
     async with app.router.lifespan_context(app):
-        server = Server(config, settings, app.state.runtime.tasks.leave)
+        server = Server(config, settings, app.state.runtime.drain)
         with contextlib.suppress(SystemExit):  # uvicorn's way to say that it cannot listen
             await server.serve()
+    if server.started:
+        _end_soon()
     return server.started
+
+
+def _end_soon() -> None:
+    """Everything is answered and closed: a batch that cannot be stopped must not hold the end."""
+    last = threading.Timer(LAST_SECONDS, os._exit, (0,))
+    last.daemon = True
+    last.start()
 
 
 serve = with_settings(_serve)
