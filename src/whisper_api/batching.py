@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 R = TypeVar("R")
 Languages = dict[str, float]
 Outcome = Decoded | Languages | Exception
-OnBatch = Callable[[int, float, float], None]
-"""Called after each batch with its size, audio seconds and wall seconds."""
+OnBatch = Callable[[int, float, float, float], None]
+"""Called after each batch with its size, audio seconds, wall seconds and its longest wait."""
 
 SHORT_SECONDS = 60.0
 """Requests with no more audio than this are short: their callers wait for them."""
@@ -47,6 +47,7 @@ class Job(Generic[R]):
     params: DecodeParams | None
     done: asyncio.Future[R]
     order: int = 0  #: index of the window in its request
+    queued_at: float = 0.0  #: on the runner's clock
 
     @property
     def batch_key(self) -> Hashable:
@@ -88,7 +89,8 @@ class Runner:
     def push(self, share: Share[Job[Any]], job: Job[Any], short: bool) -> None:
         """Queue one window; ``short``: its request has little audio."""
         share.short = short
-        calm = self._clock() + CALM_SECONDS
+        job.queued_at = self._clock()
+        calm = job.queued_at + CALM_SECONDS
         self._lane_until[share.lane] = calm
         if short:
             self._short_until = calm
@@ -152,7 +154,8 @@ class Runner:
             outcomes = [EngineError("The engine was closed.")] * len(batch)
         finally:
             self.running -= 1
-        self._measure(batch, self._clock() - started)
+        waited = started - min(job.queued_at for job in batch)
+        self._measure(batch, self._clock() - started, waited)
         for job, outcome in zip(batch, outcomes, strict=True):
             if job.done.done():
                 continue
@@ -177,12 +180,12 @@ class Runner:
             log.error("engine failed on a batch of %d windows: %s", len(batch), error)
             return [error] * len(batch)
 
-    def _measure(self, batch: Sequence[Job[Any]], wall: float) -> None:
+    def _measure(self, batch: Sequence[Job[Any]], wall: float, waited: float) -> None:
         audio = sum(job.seconds for job in batch)
         if batch[0].params is not None and audio > 0:
             self.rtf = _smooth(self.rtf, wall / audio / self._replicas)
             self._item_seconds = _smooth(self._item_seconds, wall / len(batch))
-        self._on_batch(len(batch), audio, wall)
+        self._on_batch(len(batch), audio, wall, waited)
 
 
 def _compute(engine: Engine, batch: Sequence[Job[Any]]) -> list[Outcome]:

@@ -6,12 +6,15 @@ are starred.
 
 from __future__ import annotations
 
+import json
 import logging
 import logging.handlers
 import re
 import sys
 import time
 from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
 
 from whisper_api.config import Settings
 from whisper_api.errors import SettingsError
@@ -50,7 +53,10 @@ class LineFormatter(logging.Formatter):
         """The record as one line, and its traceback below if it has one."""
         ident = request_id_var.get()
         record.request = f" [{ident}]" if ident else ""
-        text = super().format(record)
+        return self.hide(super().format(record))
+
+    def hide(self, text: str) -> str:
+        """``text`` with secrets starred."""
         for secret in self._secrets:
             text = text.replace(secret, "********")
         return _BEARER.sub(r"\1********", text)
@@ -63,13 +69,38 @@ class LineFormatter(logging.Formatter):
         )
 
 
+class JsonFormatter(logging.Formatter):
+    """An object on a line: time, level, logger, request_id, message, and an event's own fields."""
+
+    def __init__(self, secrets: tuple[str, ...] = ()) -> None:
+        """``secrets`` are starred wherever they turn up."""
+        super().__init__()
+        self._hide = LineFormatter(secrets).hide
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line, its traceback as a field."""
+        moment = datetime.fromtimestamp(record.created, UTC)
+        content: dict[str, Any] = {
+            "time": moment.isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "request_id": request_id_var.get() or None,
+            "message": self._hide(record.getMessage()),
+        }
+        content |= getattr(record, "fields", {})
+        if record.exc_info:
+            content["exception"] = self._hide(self.formatException(record.exc_info))
+        return json.dumps(content, ensure_ascii=False, default=str)
+
+
 def setup_logging(settings: Settings) -> None:
     """Send every logger, uvicorn's too, to stderr and to ``settings.log_file``.
 
     Raises:
         SettingsError: the log file cannot be written.
     """
-    formatter = LineFormatter(settings.secrets)
+    chosen = JsonFormatter if settings.log_format == "json" else LineFormatter
+    formatter: logging.Formatter = chosen(settings.secrets)
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if settings.log_file is not None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
 
 from whisper_api.types import Lane
@@ -49,6 +49,19 @@ class Metrics:
             buckets=_SECONDS,
             registry=r,
         )
+        self.uptime = Gauge(
+            "whisper_start_time_seconds", "Unix time at which the server started.", registry=r
+        )
+        self.uptime.set_to_current_time()
+        self._declare_requests(r)
+        self._declare_models(r)
+        # Memory, CPU and open files of the process; Linux only.
+        ProcessCollector(registry=r)
+        self._declare_reuse(r)
+        self._declare_tasks(r)
+        self._declare_history(r)
+
+    def _declare_models(self, r: CollectorRegistry) -> None:
         self.model_loads = Counter(
             "whisper_model_loads", "Models loaded into memory.", ["model"], registry=r
         )
@@ -60,13 +73,21 @@ class Metrics:
             "Voiced spans decoded again because no text covered them.",
             registry=r,
         )
-        self.uptime = Gauge(
-            "whisper_start_time_seconds", "Unix time at which the server started.", registry=r
+
+    def _declare_requests(self, r: CollectorRegistry) -> None:
+        self.request_seconds = Histogram(
+            "whisper_request_seconds",
+            "Seconds from a request to the end of its answer.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=r,
         )
-        self.uptime.set_to_current_time()
-        self._declare_reuse(r)
-        self._declare_tasks(r)
-        self._declare_history(r)
+        self.queue_wait_seconds = Histogram(
+            "whisper_queue_wait_seconds",
+            "Seconds that the longest waiting window of each engine call had waited.",
+            buckets=_SECONDS,
+            registry=r,
+        )
 
     def _declare_history(self, r: CollectorRegistry) -> None:
         self.history_records = Counter(
@@ -105,9 +126,16 @@ class Metrics:
             registry=r,
         )
 
-    def observe_batch(self, size: int, audio: float, wall: float) -> None:
-        """Note one engine call: its windows, their audio seconds, and the seconds it took."""
+    def observe_request(self, route: str, status: int, seconds: float) -> None:
+        """Note one answered HTTP request."""
+        self.requests.labels(route=route, status=str(status)).inc()
+        self.request_seconds.labels(route=route).observe(seconds)
+
+    def observe_batch(self, size: int, audio: float, wall: float, waited: float = 0.0) -> None:
+        """Note one engine call: its windows, their audio seconds, the seconds it took, and how
+        long the first of its windows had waited."""
         self.batch_size.observe(size)
+        self.queue_wait_seconds.observe(waited)
         if audio > 0:
             self.real_time_factor.observe(wall / audio)
 

@@ -44,7 +44,7 @@ from whisper_api.types import (
     Waveform,
     Window,
 )
-from whisper_api.usage import spend_audio
+from whisper_api.usage import spend_audio, stages_var
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -264,7 +264,10 @@ class Pipeline:
         try:
             yield
         finally:
-            self._metrics.stage_seconds.labels(stage=stage).observe(perf_counter() - started)
+            seconds = perf_counter() - started
+            self._metrics.stage_seconds.labels(stage=stage).observe(seconds)
+            if (stages := stages_var.get()) is not None:
+                stages[stage] = stages.get(stage, 0.0) + seconds
 
 
 def finish(

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from whisper_api.batching import SHORT_SECONDS, Job, Languages, Runner
+from whisper_api.batching import SHORT_SECONDS, Job, Languages, OnBatch, Runner
 from whisper_api.config import Settings
 from whisper_api.engines.base import Decoded, DecodeParams, Engine
 from whisper_api.errors import Overloaded, ShuttingDown
@@ -155,8 +155,7 @@ class Scheduler:
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.settings = settings
         self.clock = clock
-        self.on_batch: Callable[[int, float, float], None] | None = None
-        """Called after each batch with its size, audio seconds and wall seconds."""
+        self.on_batch: OnBatch | None = None
         self._runners: dict[int, Runner] = {}
         self._tickets: dict[Ticket, None] = {}  # in order of admission
         self._draining = False
@@ -312,6 +311,6 @@ class Scheduler:
         if not self._tickets:
             self._idle.set()
 
-    def _note_batch(self, size: int, audio: float, wall: float) -> None:
+    def _note_batch(self, size: int, audio: float, wall: float, waited: float) -> None:
         if self.on_batch is not None:
-            self.on_batch(size, audio, wall)
+            self.on_batch(size, audio, wall, waited)

@@ -20,6 +20,8 @@ class Meter(Protocol):
 
 owner_var: ContextVar[str] = ContextVar("owner", default="")
 """Id of the API key that the running code works for; empty where none is known."""
+stages_var: ContextVar[dict[str, float] | None] = ContextVar("stages", default=None)
+"""Stage -> seconds of the request that the running code serves, for its line in the log."""
 meter_var: ContextVar[Meter | None] = ContextVar("meter", default=None)
 """The meter of the request that the running code serves; None where nothing is counted."""
 

@@ -119,3 +119,29 @@ async def test_access_log_honours_the_excluded_paths(
     lines = [r.getMessage() for r in caplog.records if r.name == "whisper_api.access"]
     assert any("GET /v1/queue 200" in line for line in lines)
     assert not any("/health" in line for line in lines)
+
+
+async def test_logs_keep_what_callers_send_to_themselves(
+    open_app: Any, make_wav: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    secret = {"authorization": "Bearer sk-hidden"}
+    async with open_app(api_keys=("sk-hidden",)) as client:
+        files = {"file": ("hidden-name.wav", make_wav({0.5: 1234}, 1))}
+        data = {"prompt": "hidden prompt"}
+        url = "/v1/audio/transcriptions"
+        answer = await client.post(url, files=files, data=data, headers=secret)
+        assert "1234" in answer.text
+        broken = {"file": ("hidden-name.mp3", b"hidden bytes")}
+        await client.post(url, files=broken, headers=secret)
+        body = {"url": "http://127.0.0.1/hidden-url.wav"}
+        await client.post(f"{url}/url", json=body, headers=secret)
+        await client.get("/hidden-path?hidden=query", headers=secret)
+        await client.get("/v1/tasks/hidden-id", headers=secret)
+    lines = [record for record in caplog.records if record.name.startswith("whisper_api")]
+    told = " ".join(record.getMessage() + str(vars(record)) for record in lines)
+    assert "hidden" not in told
+    assert "1234" not in told
+    first = next(vars(record)["fields"] for record in lines if hasattr(record, "fields"))
+    assert first["route"] == url
+    assert {"decode", "infer"} <= first["stages_ms"].keys()

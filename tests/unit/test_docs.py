@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -48,6 +49,24 @@ def test_every_metric_is_documented() -> None:
     metrics.follow_queue(dict)
     for family in metrics.registry.collect():
         assert family.name in DOCS["deploy.md"], family.name
+
+
+def test_the_dashboard_asks_for_metrics_that_exist() -> None:
+    metrics = Metrics()
+    metrics.follow_queue(dict)
+    known = set()
+    for family in metrics.registry.collect():
+        known.add(family.name)
+        known |= {f"{family.name}{end}" for end in ("_total", "_bucket", "_sum", "_count")}
+    asked = set(re.findall(r"\b((?:whisper|process)_[a-z_]+)", dashboard_queries()))
+    assert len(asked) > 10
+    assert asked - known - {"process_resident_memory_bytes"} == set()
+
+
+def dashboard_queries() -> str:
+    """Every query of the dashboard."""
+    panels = json.loads((ROOT / "docs" / "grafana.json").read_text("utf-8"))["panels"]
+    return " ".join(target["expr"] for panel in panels for target in panel["targets"])
 
 
 CODE_NAMES = {"default_code", "code"}

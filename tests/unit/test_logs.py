@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from prometheus_client import generate_latest
 
 from whisper_api.config import Settings
 from whisper_api.errors import SettingsError
-from whisper_api.logs import LineFormatter, request_id_var, setup_logging
+from whisper_api.logs import JsonFormatter, LineFormatter, request_id_var, setup_logging
 from whisper_api.metrics import Metrics
 from whisper_api.runtime import open_runtime
 from whisper_api.types import Lane
@@ -124,3 +125,19 @@ async def test_a_running_server_counts_loads_and_shows_its_queue(tmp_path: Path)
             value = runtime.metrics.registry.get_sample_value
             assert value("whisper_model_loads_total", {"model": "fake"}) == 1
             assert value("whisper_queued_seconds", {"lane": "task"}) == 12
+
+
+def test_json_lines_hold_the_fields_of_an_event_and_no_secrets() -> None:
+    record = logging.LogRecord("x", logging.INFO, "", 0, "key %s\nBearer abc", ("sk-1",), None)
+    record.fields = {"route": "/v1/models", "ms": 1.5}
+    token = request_id_var.set("req_1")
+    try:
+        text = JsonFormatter(("sk-1",)).format(record)
+    finally:
+        request_id_var.reset(token)
+    assert "\n" not in text
+    content = json.loads(text)
+    assert content["request_id"] == "req_1"
+    assert content["route"] == "/v1/models"
+    assert content["message"] == "key ********\nBearer ********"
+    assert content["level"] == "INFO"

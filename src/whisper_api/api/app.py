@@ -153,10 +153,25 @@ def _noter(settings: Settings) -> Callable[[Scope, int, float], None]:
         # The route's pattern: strange paths must not become labels of metrics.
         route = getattr(scope.get("route"), "path", "other")
         if runtime is not None:
-            runtime.metrics.requests.labels(route=route, status=str(status)).inc()
+            runtime.metrics.observe_request(route, status, seconds)
         if scope["path"] not in quiet:
             client = (scope.get("client") or ("-",))[0]
             ms = seconds * 1000
-            access.info("%s %s %s %d %.0f ms", client, scope["method"], scope["path"], status, ms)
+            # A path that is no route may say anything, and ids need no log: the pattern will do.
+            path = route if route != "other" else "(unknown)"
+            stages = {name: round(took * 1000) for name, took in scope["state"]["stages"].items()}
+            fields = {"client": client, "method": scope["method"], "route": path, "status": status}
+            fields |= {"ms": round(ms, 1), "stages_ms": stages}
+            told = "".join(f" {name}={took}" for name, took in stages.items())
+            access.info(
+                "%s %s %s %d %.0f ms%s",
+                client,
+                scope["method"],
+                path,
+                status,
+                ms,
+                told,
+                extra={"fields": fields},
+            )
 
     return note

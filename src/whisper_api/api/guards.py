@@ -23,6 +23,7 @@ from whisper_api.api.access import is_cors_open, refuse
 from whisper_api.api.errors import count_failure, response_for, unexpected
 from whisper_api.audio.sources import too_large
 from whisper_api.logs import request_id_var
+from whisper_api.usage import stages_var
 
 log = logging.getLogger(__name__)
 
@@ -143,9 +144,12 @@ class Watch:
                 status = message["status"]
             await send(message)
 
+        scope.setdefault("state", {})["stages"] = stages = dict[str, float]()
+        token = stages_var.set(stages)
         try:
             await self.app(scope, receive, note)
         finally:
+            stages_var.reset(token)
             self._on_request(scope, status, time.perf_counter() - started)
 
 

@@ -35,6 +35,8 @@ class ServerSettings(Section):
     """TCP port; 0 takes a free one."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe level that is logged."""
+    log_format: Literal["text", "json"] = "text"
+    """Lines for people, or a JSON object on each line."""
     log_file: FilePath | None = None
     """File that the log is written to as well."""
     request_logging: RequestLogging = RequestLogging()
