@@ -25,14 +25,15 @@ _CHUNK = 500  # frames transformed at once, so that they stay in the processor's
 _SILENCE = -10.0  # log10 of the smallest power
 
 
-def log_mel(audio: Audio, n_mels: int = 80) -> NDArray[np.float32]:
-    """The spectrogram of one window: float32 ``[n_mels, 3000]``, C-contiguous.
+def log_mel(audio: Audio, n_mels: int = 80, length: int = FRAMES) -> NDArray[np.float32]:
+    """The spectrogram of one window: float32 ``[n_mels, length]``, C-contiguous.
 
-    ``audio`` is at most 30 s; what is longer is cut off.
+    ``audio`` is at most 30 s; what is longer is cut off. Fewer than 3000 frames are the head of
+    the full spectrogram; the caller sees to it that they hold the audio.
     """
     signal = _centred(audio[:_SAMPLES])
-    used = min(FRAMES, -(-(min(audio.size, _SAMPLES) + _EDGE) // HOP))
-    mel = np.full((n_mels, FRAMES), _SILENCE, np.float32)
+    used = min(length, -(-(min(audio.size, _SAMPLES) + _EDGE) // HOP))
+    mel = np.full((n_mels, length), _SILENCE, np.float32)
     frames = sliding_window_view(signal, N_FFT)[::HOP]
     for first in range(0, used, _CHUNK):
         last = min(first + _CHUNK, used)

@@ -39,14 +39,17 @@ def engine_loader(settings: Settings) -> Loader:
     Raises:
         SettingsError: there is no such engine, or its library is not installed.
     """
-    name = "ctranslate2" if settings.engine == "auto" else settings.engine
+    name = settings.engine
     path = ENGINES.get(name, name)
     module, _, attribute = path.partition(":")
     if not attribute:
-        known = ", ".join(["auto", *sorted(ENGINES)])
+        known = ", ".join(sorted(ENGINES))
         raise SettingsError(f"engine: {name!r} is not known; choose {known}, or module:Class.")
     try:
         loader: Loader = getattr(importlib.import_module(module), attribute).load
+    except ModuleNotFoundError as error:
+        extra = f"; install whisper-api-server[{name}]" if error.name == name else ""
+        raise SettingsError(f"engine: {path} cannot be loaded: {error}{extra}.") from error
     except (ImportError, AttributeError) as error:
         raise SettingsError(f"engine: {path} cannot be loaded: {error}") from error
     return loader

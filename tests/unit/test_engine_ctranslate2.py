@@ -222,13 +222,13 @@ def test_a_window_is_encoded_once(
     engine: CTranslate2Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[int] = []
-    original = engine._run_encoder
+    original = engine._encoder.encode
 
     def count(audios: Any) -> Any:
         counted.append(len(audios))
         return original(audios)
 
-    monkeypatch.setattr(engine, "_run_encoder", count)
+    monkeypatch.setattr(engine._encoder, "encode", count)
     audio = sound(3, 77)
     engine.detect([("once", audio)])
     engine.decode([item(audio, "once", words=True)])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 ENGINES: dict[str, str] = {
+    "auto": "whisper_api.engines.auto:AutoEngine",
     "ctranslate2": "whisper_api.engines.ctranslate2:CTranslate2Engine",
+    "openvino": "whisper_api.engines.openvino:OpenVinoEngine",
     "fake": "whisper_api.engines.fake:FakeEngine",
 }
 """Name -> ``module:Class``; a setting may also give ``module:Class`` itself."""

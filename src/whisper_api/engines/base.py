@@ -102,6 +102,7 @@ class Thresholds:
     compression_ratio: float = 2.4
     temperatures: tuple[float, ...] = field(default=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
     window_seconds: float = 30.0  #: longest window the model decodes well
+    short_windows: bool = False  #: whether it reads short ones without silence up to 30 s
 
 
 class Engine(Protocol):

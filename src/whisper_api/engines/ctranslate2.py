@@ -1,9 +1,9 @@
 """Whisper on CTranslate2: int8 on the processor, float16 on CUDA cards.
 
-Facts this file rests on (measured with CTranslate2 4.8): on a processor a batch through the encoder
-is slower than one window after another, a batch through the decoder is faster; an encoder output
-may be used any number of times; a running call cannot be stopped; scores are the sum of
-log-probabilities, the end token's included, over the count without it.
+Facts this file rests on (measured with CTranslate2 4.8): a batch through the decoder is faster than
+one window after another; an encoder output, whoever made it, may be used any number of times; a
+running call cannot be stopped; scores are the sum of log-probabilities, the end token's included,
+over the count without it.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whisper_api import features
 from whisper_api.alignment import MEDIAN_FILTER
 from whisper_api.engines.base import Decoded, DecodeParams, EngineInfo, Thresholds, WindowItem
 from whisper_api.engines.draft import Draft, chosen_logprobs, wants_logits
+from whisper_api.engines.encoder import Choose, Chosen, OwnEncoder
 from whisper_api.engines.encodings import Encoding, Encodings
 from whisper_api.engines.placement import Placement, choose_placement
 from whisper_api.errors import EngineError, EngineOutOfMemory, ModelBroken
@@ -58,25 +58,37 @@ class CTranslate2Engine:
         info: EngineInfo,
         thresholds: Thresholds,
         reopens: bool = True,
+        shortens: bool = False,
+        choose: Choose | None = None,
     ) -> None:
         """``open_model`` loads the weights with so many replicas; use ``load``.
 
-        ``reopens`` says whether the weights are small enough to be loaded for every sampled call.
+        ``reopens`` says whether the weights are small enough to be loaded for every sampled call,
+        ``shortens`` whether short windows are encoded without silence up to 30 s; ``choose`` picks
+        another encoder than CTranslate2's own.
         """
         self._reopens = reopens
         self._open = open_model
         self._library = library
         self._model = open_model(info.replicas)
         self._tokenizer = tokenizer
-        self._info = info
         self._thresholds = thresholds
+        own = OwnEncoder(self._model, library, shortens)
+        chosen = choose(own, shortens) if choose else Chosen(own, info.engine)
+        self._encoder = chosen.encoder
+        reason = "; ".join(filter(None, (info.reason, chosen.reason)))
+        self._info = replace(info, engine=chosen.engine, reason=reason)
         self._encodings = Encodings(_KEPT_BYTES)
         self._suppress = [-1, *tokenizer.suppressed]
         self._closed = False
 
     @classmethod
-    def load(cls, files: ModelFiles, settings: Settings) -> CTranslate2Engine:
+    def load(
+        cls, files: ModelFiles, settings: Settings, choose: Choose | None = None
+    ) -> CTranslate2Engine:
         """Load the folder on the device that the settings and the hardware call for.
+
+        ``choose`` picks another encoder than CTranslate2's own.
 
         Raises:
             SettingsError: the device or compute type does not exist here.
@@ -102,7 +114,8 @@ class CTranslate2Engine:
         with _as_engine_errors(loading=files.id):
             small = (files.path / "model.bin").stat().st_size <= _REOPEN_BYTES
             thresholds = read_thresholds(files.decoding)
-            return cls(open_model, ctranslate2, tokenizer, info, thresholds, small)
+            short = _shortens(settings, thresholds)
+            return cls(open_model, ctranslate2, tokenizer, info, thresholds, small, short, choose)
 
     @property
     def info(self) -> EngineInfo:
@@ -137,7 +150,7 @@ class CTranslate2Engine:
         with _as_engine_errors():
             encodings = self._encode([(item.key, item.audio) for item in items])
             results: dict[int, Decoded] = {}
-            for batch in self._batches(items):
+            for batch in self._batches(items, encodings):
                 chosen = [items[place] for place in batch]
                 memory = [encodings[place] for place in batch]
                 results.update(zip(batch, self._decode_batch(chosen, memory), strict=True))
@@ -171,22 +184,11 @@ class CTranslate2Engine:
     def _encode(self, audios: Sequence[tuple[str, Audio]]) -> list[Encoding]:
         found: dict[str, Encoding | None] = {key: self._encodings.get(key) for key, _ in audios}
         missing = {key: audio for key, audio in audios if found[key] is None}
-        step = 1 if self._model.device == "cpu" else max(1, len(missing))
-        keys = list(missing)
-        for first in range(0, len(keys), step):
-            part = keys[first : first + step]
-            for key, encoding in zip(
-                part, self._run_encoder([missing[k] for k in part]), strict=True
-            ):
-                self._encodings.put(key, encoding)
-                found[key] = encoding
+        fresh = self._encoder.encode(list(missing.values())) if missing else []
+        for key, encoding in zip(missing, fresh, strict=True):
+            self._encodings.put(key, encoding)
+            found[key] = encoding
         return [kept for key, _ in audios if (kept := found[key]) is not None]
-
-    def _run_encoder(self, audios: Sequence[Audio]) -> list[Encoding]:
-        mels = np.stack([features.log_mel(audio, self._model.n_mels) for audio in audios])
-        view = self._library.StorageView.from_array(mels)
-        output = np.array(self._model.encode(view, to_cpu=True))
-        return [output[i : i + 1] for i in range(len(audios))]
 
     def _view(self, encodings: Sequence[Encoding]) -> Any:
         stacked = encodings[0] if len(encodings) == 1 else np.concatenate(encodings)
@@ -200,12 +202,14 @@ class CTranslate2Engine:
 
     # --- decoding ---------------------------------------------------------------------------
 
-    def _batches(self, items: Sequence[WindowItem]) -> Iterator[list[int]]:
-        """Places of items that one call of CTranslate2 can hold, by prompt length and options."""
+    def _batches(
+        self, items: Sequence[WindowItem], encodings: Sequence[Encoding]
+    ) -> Iterator[list[int]]:
+        """Places of items that one call of CTranslate2 can hold: equal options and lengths."""
 
-        def kind(place: int) -> tuple[str, bool]:
+        def kind(place: int) -> tuple[str, bool, int]:
             params = items[place].params
-            return repr(params.batch_key), wants_logits(params)
+            return repr(params.batch_key), wants_logits(params), encodings[place].shape[1]
 
         for _, group in groupby(sorted(range(len(items)), key=kind), key=kind):
             places = list(group)
@@ -320,6 +324,12 @@ def read_thresholds(said: Mapping[str, Any]) -> Thresholds:
         if (name := key.removesuffix("_threshold")) in known
     }
     return Thresholds(**values)
+
+
+def _shortens(settings: Settings, thresholds: Thresholds) -> bool:
+    """Whether short windows stay short: as set, else as the model allows."""
+    wanted = settings.short_windows
+    return thresholds.short_windows if wanted == "auto" else wanted == "always"
 
 
 def _info(files: ModelFiles, place: Placement, tokenizer: WhisperTokenizer) -> EngineInfo:

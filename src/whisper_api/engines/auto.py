@@ -1,0 +1,39 @@
+"""The engine ``auto``: CTranslate2, with OpenVINO's encoder where that is installed and faster."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from whisper_api.engines.ctranslate2 import CTranslate2Engine
+from whisper_api.engines.encoder import Chosen, Encoder
+from whisper_api.engines.placement import choose_placement
+
+if TYPE_CHECKING:
+    from whisper_api.config import Settings
+    from whisper_api.models import ModelFiles
+
+INSTALL = "pip install 'whisper-api-server[openvino]'"
+
+
+class AutoEngine:
+    """Loads the fastest correct engine."""
+
+    @staticmethod
+    def load(files: ModelFiles, settings: Settings) -> CTranslate2Engine:
+        """As ``CTranslate2Engine.load``."""
+        import ctranslate2
+
+        place = choose_placement(settings, ctranslate2)
+        if place.device != "cpu":
+            return CTranslate2Engine.load(files, settings)
+        if find_spec("openvino") is None:
+            return CTranslate2Engine.load(files, settings, _without)
+        from whisper_api.engines.openvino import load_hybrid, precisions
+
+        formats = precisions(settings.compute_type)
+        return load_hybrid(files, settings, formats, own_competes=True)
+
+
+def _without(own: Encoder, shortens: bool) -> Chosen:
+    return Chosen(own, "ctranslate2", f"OpenVINO is not installed ({INSTALL})")

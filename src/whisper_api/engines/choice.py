@@ -1,0 +1,210 @@
+"""Which encoder a model gets on this machine: the fastest that agrees with CTranslate2's own.
+
+All are tried on a window of noise when the model is first loaded; what was found is kept in
+``<data_dir>/encoders.json`` for the same processor, libraries, threads and model. Deleting that
+file has everything measured again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whisper_api.engines.encoder import Encoder
+from whisper_api.engines.encodings import Encoding
+from whisper_api.engines.placement import Placement, cores
+from whisper_api.types import SAMPLE_RATE, Audio
+
+if TYPE_CHECKING:
+    from whisper_api.models import ModelFiles
+
+log = logging.getLogger(__name__)
+
+FILE = "encoders.json"
+OWN = "ctranslate2"
+LIBRARIES = ("ctranslate2", "openvino")
+_ROUNDS = 3
+_SLOW = 2.0  # seconds of a first run that make further ones a waste
+_GAIN = 0.9  # another encoder takes memory of its own: it must be this much faster
+_FAR = 0.25
+"""Relative distance (L2) from CTranslate2's output at which an encoder counts as broken. Quantized
+encoders of large models differ from each other by a tenth on noise."""
+
+Makers = Mapping[str, Callable[[], Encoder]]
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Seconds that a window took each encoder; only those that are right."""
+
+    seconds: dict[str, float]
+    window: float  #: seconds of audio
+
+    @property
+    def best(self) -> str:
+        """The name of the one to use."""
+        others = {name: value for name, value in self.seconds.items() if name != OWN}
+        fastest = min(others, key=lambda name: others[name], default=OWN)
+        own = self.seconds.get(OWN)
+        return OWN if own is not None and others.get(fastest, own) > _GAIN * own else fastest
+
+    def __str__(self) -> str:
+        ranked = sorted(self.seconds.items(), key=lambda pair: pair[1])
+        times = ", ".join(f"{name} {value:.3g} s" for name, value in ranked)
+        return f"encoder {self.best}, measured on {self.window:g} s of audio: {times}"
+
+
+def choose_encoder(
+    own: Encoder, makers: Makers, window: float, memory: Memory, own_competes: bool = True
+) -> tuple[str, Encoder, str]:
+    """Name, encoder and reason; ``makers`` build the rivals of CTranslate2's ``own``.
+
+    Raises:
+        RuntimeError: ``own`` does not compete and no other one works here.
+    """
+    if not makers:
+        return OWN, own, "no other encoder has this number format"
+    if len(makers) == 1 and not own_competes:
+        ((name, make),) = makers.items()
+        return name, make(), f"encoder {name}, as set"
+    known = memory.recall()
+    if known and (known.best == OWN or known.best in makers):
+        return known.best, own if known.best == OWN else makers[known.best](), str(known)
+    seconds, best, chosen = {}, None, own
+    sound = _noise(window)
+    expected, took = _time(own, sound)
+    if own_competes:
+        seconds[OWN] = took
+    for name, make in makers.items():
+        try:
+            encoder = make()
+            encoding, took = _time(encoder, sound)
+        except RuntimeError as error:
+            log.warning("the encoder %s does not run here: %s", name, error)
+            continue
+        if distance(encoding, expected) > _FAR:
+            log.warning("the encoder %s is wrong on this machine and is not used", name)
+            continue
+        seconds[name] = took
+        if best is None or took < seconds[best]:
+            best, chosen = name, encoder
+    findings = Findings(seconds, window)
+    if not seconds:
+        raise RuntimeError(f"none of the encoders {', '.join(makers)} works on this machine")
+    memory.keep(findings)
+    return findings.best, own if findings.best == OWN else chosen, str(findings)
+
+
+def distance(found: Encoding, expected: Encoding) -> float:
+    """Relative distance of two encodings (L2); infinite where their shapes differ."""
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        return float("inf")
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What was found out before, in a file."""
+
+    path: Path
+    key: str
+
+    @classmethod
+    def of(
+        cls, folder: Path, files: ModelFiles, place: Placement, choices: Sequence[object]
+    ) -> Memory:
+        """The memory in ``folder`` for a model on this machine; ``choices`` are what competes."""
+        facts = [_here(files), place.replicas, place.threads, place.compute_type, *choices]
+        return cls(folder / FILE, "; ".join(map(str, facts)))
+
+    def recall(self) -> Findings | None:
+        """None where nothing is known, or the file is not what this program wrote."""
+        try:
+            entry = self._entries()[self.key]
+            seconds = {str(name): float(value) for name, value in entry["seconds"].items()}
+            return Findings(seconds, float(entry["window"])) if seconds else None
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+
+    def keep(self, findings: Findings) -> None:
+        """Write; a folder that takes no files only means measuring again."""
+        entry = {"seconds": findings.seconds, "window": findings.window}
+        text = json.dumps(self._entries() | {self.key: entry}, indent=1)
+        fresh = self.path.with_name(f".{FILE}.{os.getpid()}")
+        with suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            fresh.write_text(text, encoding="utf-8")
+            fresh.replace(self.path)
+
+    def _entries(self) -> dict[str, Any]:
+        return _read(self.path)
+
+
+def measured(folder: Path, files: ModelFiles) -> str:
+    """What was last measured for a model on this machine, in words; empty if nothing was."""
+    path, here = folder / FILE, _here(files)
+    for key in reversed(_read(path)):
+        if key.startswith(f"{here}; ") and (findings := Memory(path, key).recall()):
+            return str(findings)
+    return ""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return entries if isinstance(entries, dict) else {}
+
+
+def _here(files: ModelFiles) -> str:
+    """This machine, the libraries and the model."""
+    facts = [_processor(), f"{cores()} cores", *(f"{name} {_version(name)}" for name in LIBRARIES)]
+    facts += [files.id, str((files.path / "model.bin").stat().st_size)]
+    return "; ".join(facts)
+
+
+def _time(encoder: Encoder, sound: Audio) -> tuple[Encoding, float]:
+    """An encoding, and the least seconds it took; the first run also warms up."""
+    times: list[float] = []
+    while len(times) <= _ROUNDS:
+        started = perf_counter()
+        (encoding,) = encoder.encode([sound])
+        times.append(perf_counter() - started)
+        if times[0] > _SLOW and len(times) > 1:
+            break
+    return encoding, min(times[1:])
+
+
+def _noise(seconds: float) -> Audio:
+    """Noise that swells and fades four times a second, like syllables."""
+    count = int(seconds * SAMPLE_RATE)
+    noise = np.random.default_rng(0).standard_normal(count, np.float32)
+    swell = 0.5 + 0.5 * np.sin(2 * np.pi * 4 * np.arange(count) / SAMPLE_RATE)
+    return (0.1 * noise * swell).astype(np.float32)
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

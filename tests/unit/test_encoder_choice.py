@@ -1,0 +1,165 @@
+"""Which encoder is chosen: the fastest that is right, remembered, with reasons people can read."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from whisper_api.config import Settings
+from whisper_api.engines import choice
+from whisper_api.engines.auto import AutoEngine
+from whisper_api.engines.choice import FILE, OWN, Findings, Memory, choose_encoder, measured
+from whisper_api.engines.encodings import Encoding
+from whisper_api.engines.placement import Placement
+from whisper_api.errors import SettingsError
+from whisper_api.model_folder import describe
+from whisper_api.pool import engine_loader
+from whisper_api.types import Audio
+
+BUNDLED = Path(str(files("whisper_api"))) / "assets" / "bundled"
+PLACE = Placement("cpu", 0, "int8", 1, 1, "because")
+
+
+class Slow:
+    """An encoder that takes its time and may be wrong."""
+
+    def __init__(self, name: str, seconds: float, value: float = 1.0) -> None:
+        self.name = name
+        self.calls = 0
+        self._seconds = seconds
+        self._value = value
+
+    def encode(self, audios: Sequence[Audio]) -> list[Encoding]:
+        self.calls += 1
+        time.sleep(self._seconds)
+        return [np.full((1, 4, 2), self._value, np.float32) for _ in audios]
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Memory:
+    return Memory(tmp_path / "data" / FILE, "this machine")
+
+
+def test_the_fastest_wins_and_is_remembered(memory: Memory) -> None:
+    own, fast, faster = Slow(OWN, 0.05), Slow("fast", 0.02), Slow("faster", 0.002)
+    makers = {"fast": lambda: fast, "faster": lambda: faster}
+    name, encoder, reason = choose_encoder(own, makers, 1, memory)
+    assert (name, encoder) == ("faster", faster)
+    assert reason.startswith("encoder faster, measured on 1 s of audio: faster ")
+    assert f"{OWN} 0.05" in reason
+    before = [e.calls for e in (own, fast, faster)]
+    assert choose_encoder(own, makers, 1, memory) == (name, encoder, reason)
+    assert [e.calls for e in (own, fast, faster)] == before
+    other = Memory(memory.path, "another machine")
+    assert other.recall() is None
+    choose_encoder(own, makers, 1, other)
+    assert set(json.loads(memory.path.read_text())) == {"this machine", "another machine"}
+    assert [path.name for path in memory.path.parent.iterdir()] == [FILE]
+
+
+def test_a_little_faster_is_not_worth_the_memory() -> None:
+    assert Findings({OWN: 1.0, "other": 0.95}, 30).best == OWN
+    assert Findings({OWN: 1.0, "other": 0.85}, 30).best == "other"
+    assert Findings({"other": 3.0}, 30).best == "other"
+    assert Findings({OWN: 1.0}, 30).best == OWN
+
+
+def test_what_is_wrong_or_does_not_run_is_never_chosen(
+    memory: Memory, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = Slow(OWN, 0.02)
+
+    def broken() -> Slow:
+        raise RuntimeError("illegal instruction")
+
+    makers = {
+        "wrong": lambda: Slow("wrong", 0, 2.0),
+        "nan": lambda: Slow("nan", 0, float("nan")),
+        "broken": broken,
+    }
+    assert choose_encoder(own, makers, 1, memory)[:2] == (OWN, own)
+    for said in ("wrong is wrong", "nan is wrong", "broken does not run here: illegal"):
+        assert said in caplog.text
+    with pytest.raises(RuntimeError, match="wrong, nan, broken"):
+        choose_encoder(own, makers, 1, Memory(memory.path, "k"), own_competes=False)
+
+
+def test_the_only_candidate_is_not_measured(memory: Memory) -> None:
+    own, one = Slow(OWN, 0), Slow("one", 0)
+    name, encoder, reason = choose_encoder(own, {"one": lambda: one}, 1, memory, False)
+    assert (name, encoder, reason) == ("one", one, "encoder one, as set")
+    assert (own.calls, one.calls) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"this machine": 3}', '{"this machine": {"seconds": {"x": "y"}}}']
+)
+def test_a_spoilt_file_is_measured_again(memory: Memory, text: str) -> None:
+    memory.path.parent.mkdir()
+    memory.path.write_text(text)
+    assert memory.recall() is None
+    memory.keep(Findings({OWN: 0.5}, 30))
+    assert memory.recall() == Findings({OWN: 0.5}, 30)
+
+
+def test_a_folder_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file in the way")
+    memory = Memory(tmp_path / "data" / FILE, "k")
+    memory.keep(Findings({OWN: 1}, 30))
+    assert memory.recall() is None
+
+
+def test_threads_formats_and_libraries_make_another_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files_ = describe(BUNDLED, "bundled")
+    keys = {Memory.of(tmp_path, files_, PLACE, ("a",)).key}
+    keys.add(Memory.of(tmp_path, files_, PLACE, ("b",)).key)
+    keys.add(Memory.of(tmp_path, files_, Placement("cpu", 0, "int8", 1, 2, ""), ("a",)).key)
+    monkeypatch.setattr(choice, "_version", lambda library: "99")
+    keys.add(Memory.of(tmp_path, files_, PLACE, ("a",)).key)
+    assert len(keys) == 4
+
+
+def test_without_openvino_the_answer_is_ctranslate2_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whisper_api.engines.auto.find_spec", lambda name: None)
+    engine = AutoEngine.load(describe(BUNDLED, "bundled"), Settings(data_dir=tmp_path))
+    assert engine.info.engine == OWN
+    assert "OpenVINO is not installed (pip install" in engine.info.reason
+    engine.close()
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "whisper_api.engines.openvino", raising=False)
+    monkeypatch.delitem(sys.modules, "whisper_api.engines.openvino_graph", raising=False)
+    with pytest.raises(SettingsError, match=r"install whisper-api-server\[openvino\]"):
+        engine_loader(Settings(engine="openvino"))
+
+
+def test_auto_says_what_it_measured(tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    settings = Settings(data_dir=tmp_path)
+    first = AutoEngine.load(describe(BUNDLED, "bundled"), settings)
+    assert first.info.engine in (OWN, "openvino")
+    assert "measured on 30 s of audio: " in first.info.reason
+    told = measured(tmp_path, describe(BUNDLED, "bundled"))
+    assert told.startswith("encoder ")
+    assert first.info.reason.endswith(told)
+    assert measured(tmp_path, describe(BUNDLED, "another")) == ""
+    again = AutoEngine.load(describe(BUNDLED, "bundled"), settings)
+    assert again.info == first.info
+    for engine in (first, again):
+        engine.close()
+
+
+def test_a_format_that_only_ctranslate2_has_leaves_nothing_to_choose(memory: Memory) -> None:
+    own = Slow(OWN, 0)
+    assert choose_encoder(own, {}, 1, memory)[:2] == (OWN, own)
+    assert own.calls == 0
