@@ -26,6 +26,8 @@ from whisper_api.types import Envelope, Options, VadOptions
 
 T = TypeVar("T")
 
+_ENDINGS = {"audio/mpeg": "mp3", "audio/mp4": "m4a"}
+"""Endings of file names where they differ from the type's."""
 TRANSCODED = "webm"
 """Ending of what ``Decoder.transcode`` makes."""
 
@@ -63,7 +65,8 @@ class Playback:
         """
         facts = await self._audio.facts(digest)
         if plays_in_browsers(facts.mime, facts.codec):
-            key, mime, ending = digest, facts.mime, facts.mime.partition("/")[2]
+            key, mime = digest, facts.mime
+            ending = _ENDINGS.get(mime, mime.partition("/")[2])
         else:
             key, mime, ending = f"{digest}.{TRANSCODED}", "audio/webm", TRANSCODED
         size = await asyncio.to_thread(self._audio.store.size, key)

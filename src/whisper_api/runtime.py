@@ -104,7 +104,7 @@ class Runtime:
             await self.pool.unload_idle(after)
 
     async def open_records(self) -> None:
-        """Make the database ready; one that starts at the same time is waited for.
+        """Make the database ready; a server of it that starts at the same time is waited for.
 
         Raises:
             SettingsError: a newer version of this server made it.
@@ -115,7 +115,8 @@ class Runtime:
             try:
                 return await asyncio.to_thread(self.database.migrate)
             except DatabaseUnavailable as error:
-                if monotonic() > deadline:
+                # A file that cannot be opened does not come by itself.
+                if self.database.is_sqlite or monotonic() > deadline:
                     raise
                 log.warning("waiting for the database: %s", error.message)
                 await asyncio.sleep(1)

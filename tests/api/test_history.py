@@ -441,6 +441,7 @@ async def test_what_browsers_play_is_given_as_it_came(
     url = f"{HISTORY}/{answer.headers['x-history-id']}/audio"
     audio = await kept.get(url)
     assert audio.content == content
+    assert f'filename="x.{ending}"' in audio.headers["content-disposition"]
     types = {"mp3": "audio/mpeg", "m4a": "audio/mp4"}
     assert audio.headers["content-type"] == types.get(ending, f"audio/{ending}")
     assert audio.headers["x-content-type-options"] == "nosniff"

@@ -72,11 +72,24 @@ async def test_when_the_database_goes_away_the_rest_works_on(
         assert (await client.get("/v1/history")).json()["data"] == []
 
 
-async def test_a_start_waits_for_its_database_and_then_says_why_it_fails(
-    open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("whisper_api.runtime.DATABASE_WAIT_S", 0.0)
-    url = "sqlite:////proc/no/such/place/x.sqlite"
+async def test_a_start_waits_for_its_database_and_then_fails(
+    open_app: OpenApp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("whisper_api.runtime.DATABASE_WAIT_S", 0.5)
+    url = f"postgresql://user:secret@/none?host={tmp_path}"
     with pytest.raises(DatabaseUnavailable):
         async with open_app(database_url=url):
             raise AssertionError("started without a database")
+    assert "waiting for the database" in caplog.text
+    assert "secret" not in caplog.text
+
+
+async def test_a_database_file_that_cannot_be_opened_is_not_waited_for(
+    open_app: OpenApp, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DatabaseUnavailable):
+        async with open_app(database_url=f"sqlite:///{tmp_path}/file/x.sqlite"):
+            raise AssertionError("started without a database")
+    assert "waiting for the database" not in caplog.text

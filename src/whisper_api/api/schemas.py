@@ -201,7 +201,11 @@ _ANSWER: dict[str, Any] = {
         "x-cache": {
             "description": "What was there already.",
             "schema": {"enum": ["miss", "hit", "joined", "resumed"]},
-        }
+        },
+        "x-history-id": {
+            "description": "The record of /v1/history, where the server keeps one.",
+            "schema": {"type": "string"},
+        },
     },
     "content": {
         "application/json": {
