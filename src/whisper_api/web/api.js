@@ -72,12 +72,15 @@ export function errorFrom(status, text, header) {
   }
 }
 
-/** What went wrong and what to do, in the page's language, and the server's own words. */
+/** What went wrong and what to do, in the page's language: {text, detail (the server's words)}. */
 export function problem(error) {
-  const { code, status, message, after } = error;
-  const known = [code && `error.${code}`, `error.status.${status}`, "error.other"];
-  const found = known.find((name) => name && t(name) !== name);
-  return { text: t(found, { after: after ?? 10 }), detail: message ?? "" };
+  const { code, status, message = "", after } = error;
+  const own = code && t(`error.${code}`) !== `error.${code}`;
+  const general = [`error.status.${status}`, "error.other"].find((name) => t(name) !== name);
+  const text = t(own ? `error.${code}` : general, { after: after ?? 10 });
+  // Where the page has no words of its own for an error, the server's say more.
+  const more = own || !message ? "" : ` ${t("error.details", { detail: message })}`;
+  return { text: text + more, detail: message };
 }
 
 // --- the server -----------------------------------------------------------------------------

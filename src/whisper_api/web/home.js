@@ -43,6 +43,8 @@ export function enter(view, context) {
 function paint() {
   paintOptions($("#options"), server);
   write($("#base"), `${location.origin}/v1`);
+  const touch = matchMedia("(pointer: coarse)").matches;
+  write($(".drop-title"), t(touch ? "drop.touch" : "drop.title"));
   const limits = server.capabilities?.limits;
   write($("#limits"), limits ? t("drop.limits", { size: bytes(limits.max_file_bytes) }) : "\u00a0");
   show($("#sample"), server.capabilities?.features?.sample ?? true);

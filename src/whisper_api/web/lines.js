@@ -16,6 +16,7 @@ export class Lines {
   following = true;
   onPaint = () => {};
   #segments = [];
+  #places = new Map(); // key -> place
   #tops = new Float64Array(1);
   #heights = new Map();
   #rows = new Map();
@@ -49,15 +50,15 @@ export class Lines {
     const atEnd = this.#isAtEnd();
     const grown = segments.length > this.#segments.length;
     this.#segments = segments;
-    const keys = new Set(segments.map(({ key }) => key));
-    for (const key of this.#heights.keys()) if (!keys.has(key)) this.#heights.delete(key);
+    this.#places = new Map(segments.map(({ key }, place) => [key, place]));
+    for (const key of this.#heights.keys()) if (!this.#places.has(key)) this.#heights.delete(key);
     this.#place();
     if (grown && atEnd && this.following && this.stick) this.scroll.scrollTop = this.#tops.at(-1);
     this.paint();
   }
 
   rowOf(key) {
-    return this.#segments.findIndex((segment) => segment.key === key);
+    return this.#places.get(key) ?? -1;
   }
 
   nodeOf(key) {

@@ -66,6 +66,7 @@ function makeRow(item) {
     write(title, item.name);
     write(sub, words(item));
     sub.classList.toggle("bad", item.state === "failed");
+    sub.title = item.state === "failed" ? (item.error?.message ?? "") : "";
     const share = progress(item);
     bar.style.transform = `scaleX(${share})`;
     track.setAttribute("aria-valuenow", String(Math.round(100 * share)));
@@ -82,10 +83,7 @@ function progress({ state, share, task }) {
 }
 
 export function words({ state, share, task, error }) {
-  if (state === "failed") {
-    const { text, detail } = problem(error ?? {});
-    return detail && detail !== text ? `${text} ${t("error.details", { detail })}` : text;
-  }
+  if (state === "failed") return problem(error ?? {}).text;
   if (state === "uploading") return t("queue.uploading", { percent: Math.round(100 * share) });
   if (state === "running") return [running(task), left(task)].filter(Boolean).join(" · ");
   return t(`queue.${state}`);

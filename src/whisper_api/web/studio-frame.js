@@ -129,7 +129,7 @@ export class Frame {
 
   problem(error, title = "error.other") {
     const { text, detail } = problem(error);
-    const more = detail && detail !== text ? ` ${t("error.details", { detail })}` : "";
+    const more = text.includes(detail) ? "" : ` ${t("error.details", { detail })}`;
     const { task } = this.studio;
     const retry = task?.status === "failed" ? labelled("retry", t("queue.retry"), () => this.studio.retry()) : null;
     const home = h("a", { class: "button soft", href: "#/" }, t("studio.back"));

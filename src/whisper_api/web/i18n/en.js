@@ -35,6 +35,7 @@ export default {
   "home.title": "Speech into text you can trust",
   "home.lead": "Audio stays on this server. Listen, correct, take it away.",
   "drop.title": "Drop audio or video here",
+  "drop.touch": "Add audio or video",
   "drop.pick": "Choose files",
   "drop.limits": "Up to {size} each, many at once. Pasting works too.",
   "drop.now": "Let go to transcribe",
