@@ -19,8 +19,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def slow(start_server: StartServer) -> Server:
-    """A server that takes its time: half a second for every window of ten."""
-    fake = "fake:delay=0.5"
+    """A server that takes its time: over a second for every window of ten."""
+    fake = "fake:delay=1.2"
     return start_server(model_path=fake, batch_size=1, chunk_length_s=10)
 
 

@@ -53,9 +53,9 @@ export async function getJson(path, options) {
   return (await request(path, options)).json();
 }
 
-export function sendJson(method, path, body, options = {}) {
-  const content = { method, body: JSON.stringify(body), ...options };
-  return getJson(path, { ...content, headers: { "Content-Type": "application/json" } });
+export function sendJson(method, path, body) {
+  const type = { "Content-Type": "application/json" };
+  return getJson(path, { method, body: JSON.stringify(body), headers: type });
 }
 
 export async function errorOf(answer) {
@@ -122,7 +122,8 @@ const record = (id) => `/v1/history/${encodeURIComponent(id)}`;
 
 export const history = (query = {}) => getJson(`/v1/history?${new URLSearchParams(query)}`);
 export const getRecord = (id) => getJson(record(id));
-export const saveRecord = (id, change, options) => sendJson("PATCH", record(id), change, options);
+export const saveRecord = (id, body) =>
+  request(record(id), { method: "PATCH", body, headers: { "Content-Type": "application/json" } });
 export const revertRecord = (id) => getJson(`${record(id)}/revert`, { method: "POST" });
 export const dropRecord = (id) => request(record(id), { method: "DELETE" });
 export const audioPath = (id) => `${record(id)}/audio`;

@@ -164,16 +164,31 @@ export class Transcript extends EventTarget {
     this.dispatchEvent(new CustomEvent("change", { detail }));
   }
 
-  /** What the server keeps. */
-  toSave() {
-    return this.segments.map(({ start, end, text, words }) => ({
-      start,
-      end,
-      text,
-      ...(words.length ? { words: words.map(kept) } : {}),
-    }));
+  /** What the server keeps, as pieces of JSON: written bit by bit, so that typing never waits. */
+  async toJson() {
+    const { segments } = this;
+    const parts = [];
+    let fresh = 0;
+    for (const segment of segments) {
+      if (!written.has(segment)) {
+        written.set(segment, JSON.stringify(toSave(segment)));
+        if (++fresh % AT_ONCE === 0) await new Promise((go) => setTimeout(go));
+      }
+      parts.push(parts.length ? "," : "", written.get(segment));
+    }
+    return parts;
   }
 }
+
+const AT_ONCE = 200;
+const written = new WeakMap(); // segments never change, their texts neither
+
+const toSave = ({ start, end, text, words }) => ({
+  start,
+  end,
+  text,
+  ...(words.length ? { words: words.map(kept) } : {}),
+});
 
 /** A word that somebody typed has no probability of the model's. */
 function kept({ word, start, end, probability = null }) {

@@ -155,7 +155,7 @@ class Shelf {
       const title = field.value.trim();
       if (title && title !== record.title) {
         try {
-          await api.saveRecord(record.id, { title });
+          await api.saveRecord(record.id, JSON.stringify({ title }));
           record.title = title;
         } catch (error) {
           toast(api.problem(error).text);

@@ -1,7 +1,7 @@
 // The first view: adding recordings, those on their way, the latest transcripts.
 
 import { history, problem } from "./api.js";
-import { $, h, show, write } from "./dom.js";
+import { $, debounce, h, show, write } from "./dom.js";
 import { icon } from "./icons.js";
 import { take, takeSample } from "./intake.js";
 import { paintOptions } from "./options.js";
@@ -21,7 +21,7 @@ export function enter(view, context) {
   queue.watch();
   showRecent();
   const onServer = () => paint();
-  const onOver = () => showRecent();
+  const onOver = debounce(800, showRecent);
   document.addEventListener("server", onServer);
   queue.addEventListener("over", onOver);
   const stopTongue = onTongue(paint);
@@ -35,6 +35,7 @@ export function enter(view, context) {
   return () => {
     document.removeEventListener("server", onServer);
     queue.removeEventListener("over", onOver);
+    onOver.cancel();
     stopTongue();
     stopQueue();
   };

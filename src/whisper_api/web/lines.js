@@ -169,14 +169,26 @@ export class Lines {
       this.#rows.set(key, row);
     }
     row.segment = segment;
+    this.#dress(row, key, place);
+  }
+
+  /** Where a row stands and whether it is the chosen one; what is so already is left alone. */
+  #dress(row, key, place) {
     const { node } = row;
-    node.style.transform = `translateY(${this.#tops[place]}px)`;
-    node.setAttribute("aria-setsize", this.#segments.length);
-    node.setAttribute("aria-posinset", place + 1);
+    const top = this.#tops[place];
+    if (row.top !== top) node.style.transform = `translateY(${top}px)`;
+    const total = this.#segments.length;
+    if (row.place !== place || row.total !== total) {
+      node.setAttribute("aria-setsize", total);
+      node.setAttribute("aria-posinset", place + 1);
+    }
     const isCurrent = key === this.current;
-    node.classList.toggle("current", isCurrent);
     const index = isCurrent || (this.current === null && place === 0) ? 0 : -1;
-    if (!isEdited) for (const button of node.querySelectorAll("button")) button.tabIndex = index;
+    if (row.isCurrent !== isCurrent || row.index !== index) {
+      node.classList.toggle("current", isCurrent);
+      if (!row.isEdited) for (const button of node.querySelectorAll("button")) button.tabIndex = index;
+    }
+    Object.assign(row, { top, place, total, isCurrent, index });
   }
 
   /** In the order of the text, for who reads the page by its elements. */

@@ -15,17 +15,18 @@ export function showQueue({ section, list, sum, cancelAll, clear }) {
   const paint = () => {
     const { items } = queue;
     show(section, items.length > 0);
+    const keys = new Set(items.map(({ key }) => key));
     for (const [key, row] of rows) {
-      if (!items.some((item) => item.key === key)) {
-        row.node.remove();
-        rows.delete(key);
-      }
+      if (keys.has(key)) continue;
+      row.node.remove();
+      rows.delete(key);
     }
     items.forEach((item, place) => {
       if (!rows.has(item.key)) rows.set(item.key, makeRow(item));
       const row = rows.get(item.key);
       if (list.children[place] !== row.node) list.insertBefore(row.node, list.children[place] ?? null);
-      row.paint();
+      if (row.version !== item.version) row.paint();
+      row.version = item.version;
     });
     const done = items.filter(({ state }) => OVER.has(state)).length;
     write(sum, t("queue.sum", { done, count: items.length }));
@@ -72,7 +73,7 @@ function makeRow(item) {
     track.setAttribute("aria-valuenow", String(Math.round(100 * share)));
     track.setAttribute("aria-label", t("queue.progress", { name: item.name }));
   };
-  return { node, paint };
+  return { node, paint, version: -1 };
 }
 
 /** Which share of the bar is filled: sending is its first tenth. */

@@ -85,7 +85,7 @@ class Queue extends EventTarget {
     const url = source.url ?? null;
     const file = url ? null : source;
     const name = file?.name ?? nameIn(url);
-    const made = { key: this.#next++, file, url, name, options, share: 0, task: null, error: null };
+    const made = { key: this.#next++, version: 0, file, url, name, options, share: 0, task: null, error: null };
     const problem = source.problem ?? null;
     return { ...made, state: problem ? "failed" : "waiting", error: problem, abort: null };
   }
@@ -146,32 +146,39 @@ class Queue extends EventTarget {
 
   #take(task) {
     const known = this.find(task.id);
-    if (known) return this.#set(known, { task, state: task.status, error: task.error });
+    if (known) {
+      if (differs(known.task, task)) this.#set(known, { task, state: task.status, error: task.error });
+      return;
+    }
     const recent = task.status === "failed" && task.created_at > Date.now() / 1000 - DAY;
     if (OVER.has(task.status) && !recent) return;
     const found = { file: null, url: null, name: task.name, options: task.options, share: 1 };
-    this.items.push({ key: this.#next++, ...found, task, state: task.status, error: task.error, abort: null });
+    this.items.push({ key: this.#next++, version: 0, ...found, task, state: task.status, error: task.error, abort: null });
   }
 
   #set(item, change) {
     const over = change.state && OVER.has(change.state) && item.state !== change.state;
     Object.assign(item, change);
+    item.version++;
     if (over) this.dispatchEvent(new CustomEvent("over", { detail: item }));
     this.#changed();
   }
 
   #pending = false;
 
-  /** One event for all changes of a frame. */
+  /** One event for all changes of a moment. */
   #changed() {
     if (this.#pending) return;
     this.#pending = true;
     setTimeout(() => {
       this.#pending = false;
       this.dispatchEvent(new Event("change"));
-    }, 50);
+    }, 100);
   }
 }
+
+const SHOWN = ["status", "progress", "processed_seconds", "eta_seconds", "duration_seconds"];
+const differs = (before, now) => SHOWN.some((name) => before[name] !== now[name]);
 
 function nameIn(url) {
   const last = url.split(/[?#]/)[0].split("/").pop() || url;

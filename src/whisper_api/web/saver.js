@@ -12,7 +12,7 @@ export class Saver {
   #dirty = null; // what changed since the last save: {title?, segments?}
   #busy = null;
 
-  /** `content()` gives the segments as they are now; `said` shows how it stands. */
+  /** `content()` gives the segments as they are now, in pieces of JSON; `said` shows how it stands. */
   constructor(id, content, said) {
     Object.assign(this, { id, content, said });
   }
@@ -47,9 +47,10 @@ export class Saver {
 
   async #send({ title, segments }) {
     this.#say("save.saving");
-    const body = { ...(title ? { title } : {}), ...(segments ? { segments: this.content() } : {}) };
+    const body = segments ? ['{"segments":[', ...(await this.content()), "]"] : ["{"];
+    if (title) body.push(segments ? "," : "", `"title":${JSON.stringify(title)}`);
     try {
-      await saveRecord(this.id, body);
+      await saveRecord(this.id, new Blob([...body, "}"]));
       this.failed = false;
       this.#say("save.saved");
     } catch {

@@ -141,7 +141,7 @@ class Studio {
     const kept = this.frame.scroll.scrollTop;
     this.doc.load(record.segments);
     this.frame.scroll.scrollTop = kept;
-    this.saver ??= new Saver(record.id, () => this.doc.toSave(), this.frame.saved);
+    this.saver ??= new Saver(record.id, () => this.doc.toJson(), this.frame.saved);
     this.frame.done(record, this.#meta(record));
     this.player.setDuration(record.duration_seconds);
     if (!record.segments.length) this.frame.message(t("studio.silence"), t("studio.silenceHint"));
