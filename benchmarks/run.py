@@ -1,6 +1,10 @@
 """Speed of the real server beside faster-whisper: same files, same weights, one run.
 
     python benchmarks/run.py [--model bundled] [--seconds 120] [--rounds 3] [--clients 4]
+    python benchmarks/run.py --model random:small --tokens 50
+
+``random:tiny``, ``random:base`` and ``random:small`` are random weights (``shapes.py``) that write
+``--tokens`` tokens for each window, whoever decodes.
 
 The server runs in a process of its own and gets files over HTTP. faster-whisper runs in this
 process, window by window and batched. The contestants take turns in every round. Prints a table
@@ -23,6 +27,7 @@ import wave
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +36,7 @@ import httpx
 import numpy as np
 from faster_whisper import BatchedInferencePipeline, WhisperModel
 
+from shapes import random_model
 from whisper_api.api.system import SAMPLE
 from whisper_api.config import Settings
 from whisper_api.models import ModelStore
@@ -47,21 +53,27 @@ def main() -> None:
     args = arguments()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        settings = Settings(data_dir=folder, model_path=args.model)
+        name = args.model
+        if name.startswith("random:"):
+            name = str(random_model(folder, name.partition(":")[2]))
+        settings = Settings(data_dir=folder, model_path=name)
         model = ModelStore(settings).prepare().path
-        with server(folder, args.model) as (url, state):
+        limits = peer_limits(args.tokens)
+        with server(folder, name, args.tokens) as (url, state):
             peer = WhisperModel(str(model), device="cpu", compute_type=state["compute_type"])
             contestants = {
                 "server": http(url, args.language),
-                PEER: plain(peer, args.language),
-                f"{PEER} batched": batched(peer, args.language, settings.batch_size),
+                PEER: plain(peer, args.language, limits),
+                f"{PEER} batched": batched(peer, args.language, settings.batch_size, limits),
             }
             long, short = folder / "long.wav", args.clip or SAMPLE
             long.write_bytes(stretched(short, args.seconds))
             results = {
                 "throughput": throughput(contestants, long, args),
                 "latency": latency(contestants, short, args),
+                "burst": burst(contestants, clip_of(short, folder / "clip.wav"), args),
             }
+            state["memory_mb"] = memory_mb(state["pid"])
     report = {"about": about(args, state), **results}
     show(report)
     path = HERE / "results" / f"{report['about']['commit']}.json"
@@ -79,6 +91,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=120, help="length of the long file")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, default=4, help="long files at the same time")
+    parser.add_argument("--tokens", type=int, help="most tokens of each window")
+    parser.add_argument("--burst", type=int, default=16, help="clips of 5 s at the same time")
     parser.add_argument("--clips", type=int, default=10, help="short clips in each round")
     return parser.parse_args()
 
@@ -100,10 +114,13 @@ def stretched(clip: Path, seconds: float) -> bytes:
 
 
 @contextmanager
-def server(folder: Path, model: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def server(
+    folder: Path, model: str, tokens: int | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """A running server: its address and what ``/ready`` says."""
     command = [sys.executable, "-m", "whisper_api", "serve", "--port", "0", "--model", model]
     command += ["--data-dir", str(folder / "server"), "--log-level", "ERROR"]
+    command += ["--max-new-tokens", str(tokens)] if tokens else []
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder)
     try:
         assert process.stdout is not None
@@ -114,7 +131,7 @@ def server(folder: Path, model: str) -> Iterator[tuple[str, dict[str, Any]]]:
             if answer.is_success:
                 break
             time.sleep(0.1)
-        yield url, answer.json()
+        yield url, answer.json() | {"pid": process.pid}
     finally:
         process.terminate()
         process.wait(60)
@@ -136,22 +153,37 @@ def http(url: str, language: str) -> Contestant:
     return run
 
 
-def plain(model: WhisperModel, language: str) -> Contestant:
+def peer_limits(tokens: int | None) -> dict[str, Any]:
+    """Options of faster-whisper's for the same work; none where the model ends by itself."""
+    if tokens is None:
+        return {}
+    # CTranslate2 writes half of max_length, which faster-whisper sets to prompt + max_new_tokens.
+    return {
+        "max_new_tokens": 2 * tokens - 4,
+        "temperature": 0,
+        "compression_ratio_threshold": None,
+        "log_prob_threshold": None,
+        "no_speech_threshold": None,
+        "condition_on_previous_text": False,
+    }
+
+
+def plain(model: WhisperModel, language: str, limits: dict[str, Any]) -> Contestant:
     """faster-whisper, window after window."""
 
     def run(path: Path) -> None:
-        segments, _ = model.transcribe(str(path), language=language, vad_filter=True)
+        segments, _ = model.transcribe(str(path), language=language, vad_filter=True, **limits)
         list(segments)
 
     return run
 
 
-def batched(model: WhisperModel, language: str, size: int) -> Contestant:
+def batched(model: WhisperModel, language: str, size: int, limits: dict[str, Any]) -> Contestant:
     """faster-whisper's batches."""
     pipeline = BatchedInferencePipeline(model)
 
     def run(path: Path) -> None:
-        segments, _ = pipeline.transcribe(str(path), language=language, batch_size=size)
+        segments, _ = pipeline.transcribe(str(path), language=language, batch_size=size, **limits)
         list(segments)
 
     return run
@@ -186,6 +218,45 @@ def latency(
     return found
 
 
+def burst(
+    contestants: dict[str, Contestant], path: Path, args: argparse.Namespace
+) -> dict[str, list[float]]:
+    """Seconds until many short clips that come at once are done; the peers take them in turn."""
+    found: dict[str, list[float]] = {}
+    for _ in range(args.rounds):
+        for name, contestant in contestants.items():
+            at_once = args.burst if name == "server" else 1
+            turns = args.burst // at_once
+            work = partial(repeat, contestant, path, at_once, turns)
+            found.setdefault(name, []).append(timed(work))
+    return found
+
+
+def repeat(run: Contestant, path: Path, clients: int, turns: int) -> None:
+    """``together``, several times."""
+    for _ in range(turns):
+        together(run, path, clients)
+
+
+def clip_of(source: Path, target: Path, seconds: float = 5) -> Path:
+    """``target`` with the first ``seconds`` of a WAV file, repeated where it is shorter."""
+    with wave.open(str(source)) as file:
+        rate, voice = file.getframerate(), file.readframes(file.getnframes())
+    size = 2 * int(seconds * rate)
+    with wave.open(str(target), "wb") as file:
+        file.setparams((1, 2, rate, 0, "NONE", ""))
+        file.writeframes((voice * (size // len(voice) + 1))[:size])
+    return target
+
+
+def memory_mb(process: int) -> float | None:
+    """Most resident memory a process has had, where the system tells."""
+    status = Path(f"/proc/{process}/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    peaks = [int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")]
+    return peaks[0] if peaks else None
+
+
 def together(run: Contestant, path: Path, clients: int) -> None:
     """``run`` several times at once."""
     with ThreadPoolExecutor(clients) as pool:
@@ -217,11 +288,24 @@ def about(args: argparse.Namespace, state: dict[str, Any]) -> dict[str, Any]:
         "commit": (commit or "unknown") + ("-changed" if dirty else ""),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "machine": f"{platform.system()} {platform.machine()}, {processor()}",
-        "cores": os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("ctranslate2", "faster-whisper", "av")},
-        "server": {key: state[key] for key in ("model", "device", "compute_type", "replicas")},
+        "server": {
+            key: state[key]
+            for key in (
+                "engine",
+                "device",
+                "compute_type",
+                "replicas",
+                "chosen_because",
+                "memory_mb",
+            )
+        },
+        "peer_memory_mb": memory_mb(os.getpid()),
         "arguments": {key: str(value) for key, value in vars(args).items()},
         "sample_rate": SAMPLE_RATE,
     }
@@ -242,6 +326,7 @@ def show(report: dict[str, Any]) -> None:
     for title, unit, better in (
         ("throughput", "s of audio per s", max),
         ("latency", "s for a short clip", min),
+        ("burst", "s for clips at once", min),
     ):
         medians = {name: statistics.median(values) for name, values in report[title].items()}
         peer = better(value for name, value in medians.items() if name.startswith(PEER))

@@ -143,6 +143,31 @@ def test_without_openvino_the_answer_is_ctranslate2_and_says_so(
         engine_loader(Settings(engine="openvino"))
 
 
+def test_an_openvino_that_does_not_run_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("whisper_api.engines.auto.find_spec", lambda name: True)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "whisper_api.engines.openvino", raising=False)
+    monkeypatch.delitem(sys.modules, "whisper_api.engines.openvino_graph", raising=False)
+    engine = AutoEngine.load(describe(BUNDLED, "bundled"), Settings(data_dir=tmp_path))
+    assert engine.info.engine == OWN
+    assert "does not run here" in engine.info.reason
+    assert "OpenVINO is installed but does not run here" in caplog.text
+    engine.close()
+
+
+def test_a_remembered_encoder_that_fails_now_is_measured_again(memory: Memory) -> None:
+    memory.keep(Findings({OWN: 1.0, "gone": 0.1}, 1))
+
+    def gone() -> Slow:
+        raise RuntimeError("not any more")
+
+    own = Slow(OWN, 0)
+    assert choose_encoder(own, {"gone": gone}, 1, memory)[:2] == (OWN, own)
+    assert own.calls > 0
+
+
 def test_auto_says_what_it_measured(tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
     settings = Settings(data_dir=tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from whisper_api.engines.placement import choose_placement
 if TYPE_CHECKING:
     from whisper_api.config import Settings
     from whisper_api.models import ModelFiles
+
+log = logging.getLogger(__name__)
 
 INSTALL = "pip install 'whisper-api-server[openvino]'"
 
@@ -29,10 +32,19 @@ class AutoEngine:
             return CTranslate2Engine.load(files, settings)
         if find_spec("openvino") is None:
             return CTranslate2Engine.load(files, settings, _without)
-        from whisper_api.engines.openvino import load_hybrid, precisions
+        try:
+            from whisper_api.engines.openvino import load_hybrid, precisions
 
-        formats = precisions(settings.compute_type)
+            formats = precisions(settings.compute_type)
+        except (ImportError, OSError, RuntimeError) as error:
+            # Installed, but not for this machine; the other engine needs none of it.
+            log.warning("OpenVINO is installed but does not run here: %s", error)
+            return CTranslate2Engine.load(files, settings, _broken)
         return load_hybrid(files, settings, formats, own_competes=True)
+
+
+def _broken(own: Encoder, shortens: bool) -> Chosen:
+    return Chosen(own, "ctranslate2", "OpenVINO does not run here (see the log)")
 
 
 def _without(own: Encoder, shortens: bool) -> Chosen:
