@@ -184,7 +184,7 @@ class Load:
         command = [sys.executable, "-c", PROBE, self.server.url]
         probe = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
         await asyncio.gather(*(self.send(wav, tally) for _ in range(count)))
-        output, _ = await probe.communicate()  # closes its input, at which it ends
+        output, _ = await probe.communicate(b"")  # closes its input, at which it ends
         for status, seconds in json.loads(output):
             health.statuses[str(status)] += 1
             health.seconds.append(seconds)
