@@ -71,7 +71,7 @@ def server(folder: str) -> Iterator[str]:
         process.wait(30)
 
 
-def wait(ask: Callable[[], bool], seconds: float = 60) -> None:
+def wait(ask: Callable[[], bool], seconds: float = 300) -> None:
     """Until ``ask`` says yes."""
     end = time.monotonic() + seconds
     while True:
