@@ -57,7 +57,9 @@ class Page:
         self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
 
     def _note(self, message: Any) -> None:
-        if message.type in ("error", "warning"):
+        # While the model is being loaded, /ready is a 503, which browsers log by themselves.
+        starting = str(message.location.get("url", "")).endswith("/ready")
+        if message.type in ("error", "warning") and not starting:
             self.complaints.append(message.text)
 
     def open(self, path: str = "/") -> Page:
