@@ -11,9 +11,11 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from model import Shape, Whisper
-from tokens import SIZE, TIMES
+from text import vocabulary
+from tokens import TokenSet
 
 HERE = Path(__file__).parent
 STORED = HERE / "checkpoint" / "model.safetensors"
@@ -35,15 +37,31 @@ def restore(target: Path, minute: float) -> None:
     shape = about["shape"] | {
         "alignment_heads": tuple(map(tuple, about["shape"]["alignment_heads"]))
     }
-    model = Whisper(Shape(**shape), len(about["text_ids"]), SIZE - TIMES - len(about["text_ids"]))
+    tokens = TokenSet.of_words(vocabulary())
+    model = Whisper(Shape(**shape), tokens.text_count, tokens.unused)
+    weights["tokens"] = grown(weights["tokens"], about["text_ids"], tokens)
+    about["text_ids"] = tokens.text_ids
     model.load_state_dict(weights)
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, (0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), 1e-3, (0.9, 0.98), weight_decay=0.01, fused=True
+    )
     target.parent.mkdir(exist_ok=True)
     state = about | {
-        "model": model.state_dict(), "ema": weights, "optimizer": optimizer.state_dict(),
+        "model": model.state_dict(), "ema": {k: v.clone() for k, v in weights.items()}, "optimizer": optimizer.state_dict(),
         "elapsed": minute * 60, "best": 9.0,
     }  # fmt: skip
     torch.save(state, target)
+
+
+def grown(rows: Tensor, old_ids: list[int], tokens: TokenSet) -> Tensor:
+    """Embedding rows for today's vocabulary: known ids keep theirs, new ones start at random."""
+    generator = torch.Generator().manual_seed(23)
+    size = float(rows.norm(dim=1).mean()) / rows.shape[1] ** 0.5
+    wide = torch.randn(tokens.text_count, rows.shape[1], generator=generator) * size * 0.7
+    for place, token in enumerate(old_ids):
+        if token in tokens.index:
+            wide[tokens.compact(token)] = rows[place]
+    return wide
 
 
 def main() -> None:

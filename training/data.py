@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from foreign import ENGLISH_DIGITS, RUSSIAN_DIGITS
+from speakers import NAMES, data_folder
 from text import Phrase, phrase, random_phrase
 from voices import RATE, Espeak, Flite, Spoken, festival, trim
 
@@ -38,70 +40,77 @@ HELD_VARIANTS = "Michael Annie Denis f5 m7 klatt5 whisper".split()
 HELD_ACCENT = "en-gb-scotland"
 HELD_FLITE = "rms"
 
-# English digits spelt for another language's rules: foreign accents.
-FOREIGN = {
-    "de": "siero wann tuh sri fohr faif ssicks ssewen äit nein",
-    "fr": "zirow ouanne tou tri faur faïve sixe sévenne eïte naïne",
-    "es": "sírou uan tu zri for faiv siks seven éit nain",
-    "it": "zirou uan tu tri for faiv six seven eit nain",
-    "pl": "zirou łan tu tri for fajw siks sewen ejt najn",
-    "ru": "зи́роу уан ту сри фо файв сикс сэвен эйт найн",
-    "nl": "ziero wan toe trie foor faaif siks sewen eet nain",
-    "pt": "zírou uan tu tri fór faiv siks séven eit nain",
-}
-
 Utterance = tuple[Phrase, str, Spoken]
+Pick = Callable[[np.random.Generator, str], Phrase]
+
+
+def one_digit(rng: np.random.Generator, lang: str) -> Phrase:
+    """A digit alone, or two of them."""
+    count = 1 if rng.random() < 0.85 else 2
+    return phrase(lang, [int(v) for v in rng.integers(0, 10, count)], "digit")
+
+
+def read_out(rng: np.random.Generator, item: Phrase) -> list[str]:
+    """What a synthesizer is given: half the time without the last full stop, which changes the tune."""
+    words = list(item.spoken or item.words)
+    if rng.random() < 0.5:
+        words[-1] = words[-1].rstrip(".")
+    return words
 
 
 def espeak_utterances(
-    lang: str, count: int, rng: np.random.Generator, held: bool
+    lang: str, count: int, rng: np.random.Generator, held: bool, pick: Pick = random_phrase
 ) -> Iterator[Utterance]:
-    """espeak-ng in many variants and accents, at any speed and pitch."""
-    engine = Espeak()
+    """espeak-ng in many variants and accents, half of them speakers of our own, at any speed and pitch."""
+    engine = Espeak(data_folder())
     accents = EN_ACCENTS if lang == "en" else RU_ACCENTS
     for _ in range(count):
-        accent, variant = (
-            str(rng.choice(accents)),
-            str(rng.choice(HELD_VARIANTS if held else VARIANTS)),
-        )
+        accent = str(rng.choice(accents))
+        named = HELD_VARIANTS if held else VARIANTS if rng.random() < 0.5 else NAMES
+        variant = str(rng.choice(named))
         if held and lang == "en" and rng.random() < 0.2:
             accent, variant = HELD_ACCENT, str(rng.choice(VARIANTS))
-        voice = accent if not held and rng.random() < 0.08 else f"{accent}+{variant}"
-        item = random_phrase(rng, lang)
-        gap = int(rng.integers(1, 18)) if rng.random() < 0.3 else 0
+        voice = accent if not held and rng.random() < 0.06 else f"{accent}+{variant}"
+        item = pick(rng, lang)
+        gap = int(rng.integers(1, 18)) if rng.random() < 0.25 else 0
         rate, pitch, spread = (
-            int(rng.integers(105, 250)),
-            int(rng.integers(20, 85)),
-            int(rng.integers(20, 90)),
+            int(rng.integers(105, 260)),
+            int(rng.integers(15, 90)),
+            int(rng.integers(10, 95)),
         )
-        spoken = engine.say(list(item.words), voice, rate, pitch, spread, gap)
+        spoken = engine.say(read_out(rng, item), voice, rate, pitch, spread, gap)
         if spoken is not None:
             yield item, f"espeak:{voice}", spoken
 
 
-def foreign_utterances(count: int, rng: np.random.Generator) -> Iterator[Utterance]:
-    """English digits in the mouths of other languages' espeak voices."""
-    engine = Espeak()
+def foreign_utterances(lang: str, count: int, rng: np.random.Generator) -> Iterator[Utterance]:
+    """Digits in the mouths of other languages' espeak voices."""
+    engine = Espeak(data_folder())
+    table = ENGLISH_DIGITS if lang == "en" else RUSSIAN_DIGITS
     for _ in range(count):
-        lang = str(rng.choice(list(FOREIGN)))
-        spelt = FOREIGN[lang].split()
-        digits = [int(v) for v in rng.integers(0, 10, int(rng.integers(1, 5)))]
-        voice = f"{lang}+{rng.choice(VARIANTS)}"
-        rate, pitch = int(rng.integers(105, 210)), int(rng.integers(20, 85))
+        mouth = str(rng.choice(list(table)))
+        spelt = table[mouth].split()
+        size = 1 if rng.random() < 0.6 else int(rng.integers(2, 5))
+        digits = [int(v) for v in rng.integers(0, 10, size)]
+        voice = f"{mouth}+{rng.choice(NAMES if rng.random() < 0.6 else VARIANTS)}"
+        rate, pitch = int(rng.integers(105, 230)), int(rng.integers(15, 90))
         spoken = engine.say(
             [spelt[d] for d in digits], voice, rate, pitch, 50, int(rng.integers(0, 10))
         )
         if spoken is not None:
-            yield phrase("en", digits), f"foreign:{voice}", spoken
+            kind = "digit" if size == 1 else "string"
+            yield phrase(lang, digits, kind), f"foreign:{voice}", spoken
 
 
-def flite_utterances(count: int, rng: np.random.Generator, held: bool) -> Iterator[Utterance]:
+def flite_utterances(
+    count: int, rng: np.random.Generator, held: bool, pick: Pick = random_phrase
+) -> Iterator[Utterance]:
     """flite's CMU voices."""
     engine = Flite()
     voices = [HELD_FLITE] if held else [v for v in Flite.VOICES if v != HELD_FLITE]
     for _ in range(count):
-        voice, item = str(rng.choice(voices)), random_phrase(rng, "en")
-        spoken = engine.say(list(item.words), voice, float(rng.uniform(0.75, 1.35)))
+        voice, item = str(rng.choice(voices)), pick(rng, "en")
+        spoken = engine.say(read_out(rng, item), voice, float(rng.uniform(0.7, 1.4)))
         if spoken is not None:
             yield item, f"flite:{voice}", spoken
 
@@ -112,9 +121,8 @@ def festival_utterances(
     """festival's voices."""
     items = [random_phrase(rng, lang) for _ in range(count)]
     stretches = [float(rng.uniform(0.75, 1.3)) for _ in items]
-    for item, spoken in zip(
-        items, festival(voice, [list(i.words) for i in items], stretches), strict=True
-    ):
+    texts = [read_out(rng, item) for item in items]
+    for item, spoken in zip(items, festival(voice, texts, stretches), strict=True):
         if spoken is not None:
             yield item, f"festival:{voice}", spoken
 
@@ -139,6 +147,7 @@ def write_shard(out: Path, name: str, utterances: Iterator[Utterance]) -> None:
                     list(item.english),
                     times,
                     voice,
+                    item.kind,
                 ]
             )
             position += len(audio)
@@ -147,32 +156,46 @@ def write_shard(out: Path, name: str, utterances: Iterator[Utterance]) -> None:
 
 
 def jobs(scale: float) -> list[tuple[str, Callable[[np.random.Generator], Iterator[Utterance]]]]:
-    """All shards, in the order in which they should be made (training starts on the first ones)."""
+    """All shards, in the order in which they should be made (training may start on the first ones)."""
 
     def n(count: int) -> int:
         return max(8, int(count * scale))
 
     plan: list[tuple[str, Callable[[np.random.Generator], Iterator[Utterance]]]] = [
-        ("held-espeak-en", lambda r: espeak_utterances("en", n(500), r, True)),
-        ("held-espeak-ru", lambda r: espeak_utterances("ru", n(500), r, True)),
-        ("held-flite", lambda r: flite_utterances(n(300), r, True)),
-        ("flite-0", lambda r: flite_utterances(n(3000), r, False)),
+        ("held-espeak-en", lambda r: espeak_utterances("en", n(1100), r, True)),
+        ("held-espeak-ru", lambda r: espeak_utterances("ru", n(1500), r, True)),
+        ("held-flite", lambda r: flite_utterances(n(500), r, True)),
     ]
-    for block in range(4):
-        plan.append((f"espeak-en-{block}", lambda r: espeak_utterances("en", n(4000), r, False)))
-        plan.append((f"espeak-ru-{block}", lambda r: espeak_utterances("ru", n(4500), r, False)))
-    plan += [("foreign-0", lambda r: foreign_utterances(n(2500), r))]
-    for block in range(4):
+    for block in range(6):
+        plan += [
+            (f"espeak-en-{block}", lambda r: espeak_utterances("en", n(4000), r, False)),
+            (f"espeak-ru-{block}", lambda r: espeak_utterances("ru", n(5000), r, False)),
+        ]
+        if block % 2 == 0:
+            plan += [
+                (f"flite-{block}", lambda r: flite_utterances(n(2500), r, False)),
+                (
+                    f"digits-en-{block}",
+                    lambda r: espeak_utterances("en", n(4000), r, False, one_digit),
+                ),
+                (
+                    f"digits-ru-{block}",
+                    lambda r: espeak_utterances("ru", n(2000), r, False, one_digit),
+                ),
+                (f"digits-flite-{block}", lambda r: flite_utterances(n(800), r, False, one_digit)),
+                (f"foreign-en-{block}", lambda r: foreign_utterances("en", n(3000), r)),
+                (f"foreign-ru-{block}", lambda r: foreign_utterances("ru", n(1000), r)),
+            ]
+        if block >= 4:
+            continue
         for voice in ("voice_cmu_us_slt_arctic_hts", "voice_kal_diphone", "voice_ked_diphone"):
-            count = n(500)
             plan.append(
-                (f"{voice}-{block}", lambda r, v=voice, c=count: festival_utterances(v, "en", c, r))
+                (f"{voice}-{block}", lambda r, v=voice: festival_utterances(v, "en", n(400), r))
             )
         voice = "voice_msu_ru_nsh_clunits"
         plan.append(
-            (f"{voice}-{block}", lambda r, v=voice: festival_utterances(v, "ru", n(1500), r))
+            (f"{voice}-{block}", lambda r, v=voice: festival_utterances(v, "ru", n(1300), r))
         )
-    plan += [("flite-1", lambda r: flite_utterances(n(3000), r, False))]
     return plan
 
 

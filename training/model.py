@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+AUDIO_POSITIONS = 1500
 CTC_LETTERS = "_ abcdefghijklmnopqrstuvwxyzабвгдеёжзийклмнопрстуфхцчшщъыьэюя"
 
 
@@ -24,7 +25,7 @@ class Shape:
     decoder_layers: int = 3
     inner: int = 512
     mels: int = 80
-    audio_positions: int = 1500
+    audio_positions: int = AUDIO_POSITIONS
     text_positions: int = 448
     alignment_heads: tuple[tuple[int, int], ...] = ((1, 0), (2, 0))
 
@@ -40,6 +41,34 @@ def sinusoids(length: int, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
+@dataclass
+class Rest:
+    """The padding up to 30 s, of which a sample is computed: one place in each stretch of equal length.
+
+    A short window then behaves as in a full one, at a fraction of the work: the padding's features
+    are constant, so its states differ by position only, and one of them stands for its stretch.
+    """
+
+    values: Tensor  # the padding's mel value in each window
+    places: Tensor  # the encoder positions that are computed
+    stretch: float  # how many positions each stands for
+
+    @classmethod
+    def sample(cls, values: Tensor, length: int, generator: torch.Generator | None) -> "Rest":
+        """Places drawn at random, or the middles without a generator."""
+        count = max((AUDIO_POSITIONS - length) // 30, 1)
+        stretch = (AUDIO_POSITIONS - length) / count
+        inside = torch.rand(count, generator=generator) if generator else torch.full((count,), 0.5)
+        places = length + ((torch.arange(count) + inside) * stretch).long()
+        return cls(values, places, stretch)
+
+    def bias(self, length: int) -> Tensor:
+        """What to add to attention scores: the logarithm of how many positions each stands for."""
+        return torch.cat(
+            [torch.zeros(length), torch.full((len(self.places),), math.log(self.stretch))]
+        )
+
+
 class Attention(nn.Module):
     """Multi-head attention, Whisper's biases (none on the keys)."""
 
@@ -52,19 +81,25 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(
-        self, x: Tensor, source: Tensor, causal: bool = False, look: int | None = None
+        self,
+        x: Tensor,
+        source: Tensor,
+        causal: bool = False,
+        look: int | None = None,
+        bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend; with `look`, also return that head's probabilities."""
+        """Attend; with `look`, also return that head's log-probabilities. `bias` is added to all scores."""
         split = (x.shape[0], -1, self.heads, x.shape[2] // self.heads)
         q, k, v = (
             p.view(split).transpose(1, 2)
             for p in (self.query(x), self.key(source), self.value(source))
         )
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        mask = None if bias is None else bias.expand(1, 1, q.shape[2], -1)
+        mixed = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
         seen = None
         if look is not None:
             scores = q[:, look] @ k[:, look].transpose(1, 2) / math.sqrt(split[3])
-            seen = scores.softmax(-1)
+            seen = (scores if bias is None else scores + bias).float().log_softmax(-1)
         return self.out(mixed.transpose(1, 2).flatten(2)), seen
 
 
@@ -82,14 +117,19 @@ class Block(nn.Module):
         self.inner_norm = nn.LayerNorm(shape.width)
 
     def forward(
-        self, x: Tensor, audio: Tensor | None = None, look: int | None = None
+        self,
+        x: Tensor,
+        audio: Tensor | None = None,
+        look: int | None = None,
+        bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """One layer; the probabilities of the looked-at cross-attention head come along."""
+        """One layer; the log-probabilities of the looked-at cross-attention head come along."""
         normed = self.attention_norm(x)
-        x = x + self.attention(normed, normed, causal=self.cross is not None)[0]
+        own = bias if self.cross is None else None
+        x = x + self.attention(normed, normed, self.cross is not None, bias=own)[0]
         seen = None
         if self.cross is not None and self.cross_norm is not None and audio is not None:
-            mixed, seen = self.cross(self.cross_norm(x), audio, look=look)
+            mixed, seen = self.cross(self.cross_norm(x), audio, look=look, bias=bias)
             x = x + mixed
         return x + self.outer(F.gelu(self.inner(self.inner_norm(x)))), seen
 
@@ -118,29 +158,40 @@ class Whisper(nn.Module):
         """Embedding rows of the ids in use: a timestamp's row is a linear map of its sinusoid."""
         return torch.cat([self.tokens, self.sines @ self.time_map.T])  # type: ignore[operator]
 
-    def encode(self, mels: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """Mels (batch, 80, frames) -> states; `offsets` says where in the 30 s each window lies."""
+    def encode(self, mels: Tensor, rest: Rest | None = None) -> Tensor:
+        """Mels (batch, 80, frames) -> states; with `rest`, a sample of the padding's states behind them."""
+        length = mels.shape[2] // 2
+        if rest is not None:
+            mels = torch.cat([mels, rest.values[:, None, None].expand(-1, mels.shape[1], 8)], 2)
         x = F.gelu(self.conv1(mels))
         x = F.gelu(self.conv2(x)).transpose(1, 2)
-        length = x.shape[1]
-        if offsets is None:
-            x = x + self.sines[:length]  # type: ignore[index]
+        bias = None
+        if rest is not None:
+            places = torch.cat([torch.arange(length), rest.places])
+            x = torch.cat(
+                [x[:, :length], x[:, length + 2, None].expand(-1, len(rest.places), -1)], 1
+            )
+            x, bias = x + self.sines[places], rest.bias(length)  # type: ignore[index]
         else:
-            x = x + self.sines[offsets[:, None] + torch.arange(length)]  # type: ignore[index]
+            x = x + self.sines[:length]  # type: ignore[index]
         for block in self.encoder:
-            x, _ = block(x)
+            x, _ = block(x, bias=bias)
         return self.encoder_norm(x)
 
-    def decode(self, tokens: Tensor, audio: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def decode(
+        self, tokens: Tensor, audio: Tensor, rest: Rest | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
         """Compact ids -> logits (one more column: all unused ids together), and the guided heads."""
         table = self.table()
         x = F.embedding(tokens, table) + self.positions[: tokens.shape[1]]
         heads = dict(self.shape.alignment_heads)
+        bias = None if rest is None else rest.bias(audio.shape[1] - len(rest.places))
         seen = []
         for number, block in enumerate(self.decoder):
-            x, probabilities = block(x, audio, heads.get(number))
+            x, probabilities = block(x, audio, heads.get(number), bias)
             if probabilities is not None:
                 seen.append(probabilities)
-        logits = self.decoder_norm(x) @ table.T
+        with torch.autocast("cpu", enabled=False):
+            logits = self.decoder_norm(x.float()) @ table.T
         constant = logits.new_full((*logits.shape[:2], 1), self.unused_logit)
         return torch.cat([logits, constant], dim=2), seen

@@ -128,9 +128,7 @@ class TokenSet:
         """All specials of our languages, and all pieces of these words in both cases."""
         ids = {EOT, SOT, TRANSLATE, TRANSCRIBE, PREV, NO_SPEECH, NO_TIMESTAMPS, *LANG_IDS.values()}
         for piece in (".", ",", "?", *(f" {w}" for v in vocabulary.values() for w in v)):
-            ids |= set(word_ids(piece)) | set(
-                word_ids(" " + piece[1:].capitalize() if piece[0] == " " else piece)
-            )
+            ids |= set(word_ids(piece))
         return cls(sorted(ids))
 
     def compact(self, token: int) -> int:

@@ -81,9 +81,11 @@ _CALLBACK = ctypes.CFUNCTYPE(
 class Espeak:
     """espeak-ng: any voice with any variant, e.g. "en-us+f3"."""
 
-    def __init__(self) -> None:
+    def __init__(self, data: Path | None = None) -> None:
+        """`data` is a folder that holds espeak-ng-data; None takes the system's."""
         self._lib = ctypes.CDLL("libespeak-ng.so.1")
-        self._rate = int(self._lib.espeak_Initialize(2, 0, None, 0))
+        where = str(data).encode() if data else None
+        self._rate = int(self._lib.espeak_Initialize(2, 0, where, 0))
         if self._rate <= 0:
             raise RuntimeError(
                 "espeak-ng could not start: is the package espeak-ng-data installed?"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from augment import Noises, add_noise, finish, shape, speed
+from augment import Noises, add_noise, finish, shape, speed, telephone
 from model import CTC_LETTERS
 from text import random_phrase
 from tokens import (
@@ -23,6 +23,7 @@ from tokens import (
 )  # fmt: skip
 
 RATE = 16000
+COUNTED = ("digit", "string", "number")  # said word by word in either language
 FRAME = 320  # samples in one encoder position, and in one timestamp step
 Span = tuple[int, float, float]  # row of the decoder's input, first and last encoder position
 
@@ -37,6 +38,7 @@ class Utterance:
     english: list[str]
     times: list[list[float]]
     voice: str
+    kind: str
 
 
 @dataclass
@@ -46,11 +48,10 @@ class Recipe:
     seconds: float
     strength: float = 1.0
     timestamps: float = 0.3
-    offsets: bool = False
-    full: bool = False  # the 30 s layout: first start within 1 s, silence after the last phrase
+    full: bool = False  # the layout of long windows: 1 to 8 phrases, the first within 1 s or later
     nothing: float = 0.05
     translate: float = 0.1
-    prompt: float = 0.11
+    prompt: float = 0.1
     english: float = 0.57
 
 
@@ -61,8 +62,9 @@ class Window:
     audio: np.ndarray
     valid: int  # samples before the padding
     zero_features: bool
-    offset: int
     lang: str
+    tempo: float = 1.0
+    mouth: float = 0.0  # the factor on formants that the mel filters make; 0: none
     tokens: list[int] = field(default_factory=list)  # Whisper's ids
     loss_from: int = 0
     spans: list[Span] = field(default_factory=list)
@@ -79,11 +81,11 @@ class Corpus:
             if table.name.startswith("held") != held:
                 continue
             samples = np.memmap(table.with_suffix(".i16"), dtype=np.int16, mode="r")
-            for at, length, lang, words, english, times, voice in json.loads(
+            for at, length, lang, words, english, times, voice, kind in json.loads(
                 table.read_text(encoding="utf-8")
             ):
                 self.items[lang].append(
-                    Utterance(samples[at : at + length], lang, words, english, times, voice)
+                    Utterance(samples[at : at + length], lang, words, english, times, voice, kind)
                 )
         self.order = {k: np.argsort([len(u.samples) for u in v]) for k, v in self.items.items()}
         self.lengths = {
@@ -106,12 +108,10 @@ class Maker:
         """One window; a few hold no speech."""
         total = int(recipe.seconds * RATE)
         lang = "en" if rng.random() < recipe.english else "ru"
-        offset = (
-            int(rng.integers(0, 1500 - total // FRAME + 1))
-            if recipe.offsets and rng.random() < 0.7
-            else 0
-        )
-        window = Window(np.zeros(total, np.float32), total, False, offset, lang)
+        window = Window(np.zeros(total, np.float32), total, False, lang)
+        if rng.random() < 0.85 * min(1.0, recipe.strength + 0.2):
+            window.tempo = float(np.exp(rng.uniform(-0.26, 0.26)))
+            window.mouth = float(np.exp(rng.uniform(-0.2, 0.2))) / window.tempo**0.75
         said: list[tuple[Utterance, float, float]] = []
         cut: float | None = None
         if rng.random() >= recipe.nothing:
@@ -127,31 +127,52 @@ class Maker:
         """Lay phrases into the window; returns (utterance, start, speed) and where a cut phrase starts."""
         said: list[tuple[Utterance, float, float]] = []
         room = recipe.seconds
-        wanted = int(rng.integers(1, 9)) if recipe.full else (1 if rng.random() < 0.6 else 9)
+        wanted = int(rng.integers(1, 9)) if recipe.full else (1 if rng.random() < 0.45 else 9)
         at = self._first_start(rng, recipe)
         while len(said) < wanted:
-            factor = float(rng.uniform(0.82, 1.22)) if rng.random() < 0.8 else 1.0
+            factor = window.tempo * float(rng.uniform(0.96, 1.04))
             left = (room - at - 0.05) * factor
             item = self.corpus.pick(rng, window.lang, left)
             if item is None:
                 break
             audio = speed(item.samples.astype(np.float32) / 32768, factor)
+            audio = self._dynamics(rng, audio, recipe.strength)
             first = int(at * RATE)
             if first + len(audio) > len(window.audio):
                 break
+            shift = 0
             if not said and not recipe.full and wanted == 1:
-                first = int(rng.uniform(0, 1) * (len(window.audio) - len(audio)))
+                first, shift = self._alone(rng, len(window.audio) - len(audio))
+            audio = audio[shift:]
             window.audio[first : first + len(audio)] += audio * float(rng.uniform(0.6, 1.0))
-            said.append((item, first / RATE, factor))
+            said.append((item, (first - shift) / RATE, factor))
             at = (first + len(audio)) / RATE + float(rng.exponential(0.7) + 0.22)
         cut = None
         if recipe.full and wanted > 5 and rng.random() < 0.5:
             cut = self._cut_phrase(rng, window, at)
         return said, cut
 
+    @staticmethod
+    def _alone(rng: np.random.Generator, room: int) -> tuple[int, int]:
+        """Where a lone phrase starts, and how many of its samples a tight cut took: recordings often start in the word."""
+        if rng.random() < 0.45:
+            return 0, int(rng.uniform(0, 0.05) * RATE) if rng.random() < 0.7 else 0
+        return int(rng.uniform(0, 1) * min(room, 1.5 * RATE)), 0
+
+    @staticmethod
+    def _dynamics(rng: np.random.Generator, audio: np.ndarray, strength: float) -> np.ndarray:
+        """A slowly wandering loudness, as people have."""
+        if rng.random() > 0.5 * strength:
+            return audio
+        knots = max(3, int(len(audio) / RATE * 5))
+        gains = np.interp(
+            np.arange(len(audio)), np.linspace(0, len(audio), knots), rng.normal(0, 4, knots)
+        )
+        return (audio * 10 ** (gains / 20)).astype(np.float32)
+
     def _first_start(self, rng: np.random.Generator, recipe: Recipe) -> float:
         if not recipe.full:
-            return float(rng.uniform(0, 0.4))
+            return 0.0 if rng.random() < 0.3 else float(rng.uniform(0, 0.5))
         kind = rng.random()
         return (
             0.0
@@ -208,8 +229,10 @@ class Maker:
                 if other is not None:
                     part = self._babble(rng, part, other)
             if rng.random() < 0.7:
-                snr = rng.uniform(3 if strength >= 1 else 15, 45)
+                snr = rng.uniform(2 if strength >= 1 else 12, 45)
                 part = add_noise(rng, part, self.noises.take(rng, len(part)), snr)
+            if rng.random() < 0.3 * strength:
+                part = telephone(rng, part)
             part = finish(rng, part, strength)
         window.audio[: window.valid] = part
         window.audio[window.valid :] = 0
@@ -227,7 +250,7 @@ class Maker:
         ids, timed, at = [PREV], rng.random() < 0.5, 0.0
         for _ in range(int(rng.integers(1, 6))):
             words = list(random_phrase(rng, lang).words)
-            text = [i for w in sentence(words) for i in w]
+            text = [i for core, mark in sentence(words) for i in core + mark]
             if timed:
                 first = at + float(rng.uniform(0, 1))
                 at = min(first + len(words) * 0.35, 30.0)
@@ -256,11 +279,12 @@ class Maker:
         for item, start, factor in said:
             self._phrase(window, ids, item, start, factor, timed, translate)
         if timed and cut is not None:
-            ids.append(stamp(cut, window.offset))
+            ids.append(stamp(cut))
         elif timed and not said:
-            ids.append(stamp(0.0, window.offset))
+            ids.append(stamp(0.0))
         window.tokens = [*ids, EOT]
-        window.ctc = " ".join(" ".join(u.words) for u, _, _ in said)
+        spoken = " ".join(" ".join(u.words) for u, _, _ in said).lower()
+        window.ctc = "".join(c for c in spoken if c in CTC_LETTERS)
 
     @staticmethod
     def _phrase(
@@ -273,43 +297,41 @@ class Maker:
         translate: bool,
     ) -> None:
         words = item.english if translate else item.words
-        times = [(start + s / factor, start + e / factor) for s, e in item.times]
+        times = [
+            (max(start + s / factor, 0.0), max(start + e / factor, 0.0)) for s, e in item.times
+        ]
         end = times[-1][1]
         if timed:
-            ids.append(stamp(times[0][0], window.offset))
+            ids.append(stamp(times[0][0]))
             window.spans.append((len(ids) - 2, times[0][0] - 0.1, times[0][0] + 0.1))
-        pieces = sentence(words)
-        for number, piece in enumerate(pieces):
-            last = number == len(pieces) - 1
-            span = (
-                (end - 0.06, end + 0.06)
-                if last
-                else times[number]
-                if len(words) == len(times)
-                else None
-            )
-            for token in piece:
+        follows = not translate or (item.kind in COUNTED and len(words) == len(times))
+        for number, (core, mark) in enumerate(sentence(words)):
+            for token in core:
                 ids.append(token)
-                if span is not None:
-                    window.spans.append((len(ids) - 2, span[0] - 0.03, span[1] + 0.03))
+                if follows:
+                    window.spans.append((len(ids) - 2, *times[number]))
+            for token in mark:
+                ids.append(token)
+                if number == len(words) - 1:
+                    window.spans.append((len(ids) - 2, end - 0.06, end + 0.06))
         if timed:
-            ids.append(stamp(end, window.offset))
+            ids.append(stamp(end))
             window.spans.append((len(ids) - 2, end - 0.06, end + 0.06))
         window.placed.append((item.words, times[0][0], end))
 
 
-def sentence(words: list[str]) -> list[tuple[int, ...]]:
-    """Ids of each word as written, and of the full stop at the end."""
+def sentence(words: list[str]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Ids of each word as written, and of the punctuation mark behind it."""
+    cores = [w.rstrip(".,?") for w in words]
     return [
-        word_ids(" " + words[0].capitalize()),
-        *(word_ids(" " + w) for w in words[1:]),
-        word_ids("."),
+        (word_ids(" " + core), word_ids(w[len(core) :]) if len(w) > len(core) else ())
+        for core, w in zip(cores, words, strict=True)
     ]
 
 
-def stamp(seconds: float, offset: int) -> int:
-    """The timestamp token of a time in a window that lies `offset` positions into the 30 s."""
-    return FIRST_TIME + min(max(round(seconds * 50) + offset, 0), 1500)
+def stamp(seconds: float) -> int:
+    """The timestamp token of a time in the window."""
+    return FIRST_TIME + min(max(round(seconds * 50), 0), 1500)
 
 
 def ctc_ids(text: str) -> list[int]:
