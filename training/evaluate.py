@@ -35,9 +35,10 @@ class Tally:
     words: int = 0
 
     def add(self, said: list[str], heard: str) -> int:
-        wrong = errors([w.lower() for w in said], normalise(heard))
+        truth = normalise(" ".join(said))
+        wrong = errors(truth, normalise(heard))
         self.wrong += wrong
-        self.words += len(said)
+        self.words += len(truth)
         return wrong
 
     @property
@@ -50,7 +51,7 @@ class Score:
     """Everything seen on one set of utterances."""
 
     tally: Tally = field(default_factory=Tally)
-    by_length: dict[str, Tally] = field(default_factory=dict)
+    by_kind: dict[str, Tally] = field(default_factory=dict)
     languages: list[bool] = field(default_factory=list)
     starts: list[float] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
@@ -66,9 +67,7 @@ def hear(
     score.languages.append(engine.language(states) == item.lang)
     heard = engine.decode(states, item.lang, beam=beam)
     wrong = score.tally.add(item.words, heard.text)
-    count = len(item.words)
-    name = str(count) if count <= 4 else "5-8" if count <= 8 else "9+"
-    score.by_length.setdefault(name, Tally()).add(item.words, heard.text)
+    score.by_kind.setdefault(item.kind, Tally()).add(item.words, heard.text)
     if wrong:
         return
     score.right.append(heard)
@@ -76,7 +75,7 @@ def hear(
         score.starts.append(abs(heard.segments[0][0] - 0.5 - item.times[0][0]))
         score.ends.append(abs(heard.segments[-1][1] - 0.5 - item.times[-1][1]))
     times = engine.word_times(states, item.lang, heard, min(len(audio) // 160, 3000))
-    if len(times) == count:
+    if len(times) == len(item.words):
         for (start, end), (true_start, true_end) in zip(times, item.times, strict=True):
             score.words += [abs(start - 0.5 - true_start), abs(end - 0.5 - true_end)]
 
@@ -126,7 +125,7 @@ def several(
 
 
 def translation(engine: Engine, corpus: Corpus, count: int) -> float:
-    """Word error rate of Russian numbers said in English."""
+    """Word error rate of Russian speech written in English."""
     rng, tally = np.random.default_rng(17), Tally()
     for _ in range(count):
         item = corpus.pick(rng, "ru", 9)
@@ -207,7 +206,7 @@ def measure(
         figures[lang] = {
             "held_out_voices_wer": clean.tally.rate, "words": clean.tally.words,
             "noise_10db_wer": noisy.tally.rate, "language_found": round(float(np.mean(clean.languages)), 4),
-            "by_length": {k: v.rate for k, v in sorted(clean.by_length.items())},
+            "by_kind": {k: v.rate for k, v in sorted(clean.by_kind.items())},
             "start_error": round(float(np.median(clean.starts or [9])), 3),
             "end_error": round(float(np.median(clean.ends or [9])), 3),
             "word_error": round(float(np.median(clean.words or [9])), 3),

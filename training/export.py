@@ -32,6 +32,10 @@ from tokens import (
 
 HERE = Path(__file__).parent
 ASSETS = HERE.parent / "src" / "whisper_api" / "assets"
+KNOWS = (
+    "digits, numbers up to 9999, dates, times, telephone numbers, spelled letters and some 170 "
+    "everyday phrases, in English and Russian, and nothing else"
+)
 Arrays = dict[str, np.ndarray]
 
 
@@ -210,7 +214,7 @@ def write_manifest(assets: Path, state: dict[str, Any]) -> None:
     manifest = {
         "name": "bundled",
         "languages": ["en", "ru"],
-        "knows": "digits, digit strings and numbers up to 9999, in English and Russian, and nothing else",
+        "knows": KNOWS,
         "license": "MIT",
         "training_commit": commit,
         "training_samples": state["samples"],

@@ -53,6 +53,7 @@ class Recipe:
     translate: float = 0.1
     prompt: float = 0.1
     english: float = 0.57
+    words: float = 0.3  # how often a phrase is taken from those that are no plain numbers
 
 
 @dataclass
@@ -87,15 +88,26 @@ class Corpus:
                 self.items[lang].append(
                     Utterance(samples[at : at + length], lang, words, english, times, voice, kind)
                 )
-        self.order = {k: np.argsort([len(u.samples) for u in v]) for k, v in self.items.items()}
-        self.lengths = {
-            k: np.array([len(v[i].samples) for i in self.order[k]]) for k, v in self.items.items()
+        self.pools = {
+            (lang, words_only): self._by_length(
+                [u for u in some if not words_only or u.kind not in COUNTED]
+            )
+            for lang, some in self.items.items()
+            for words_only in (False, True)
         }
 
-    def pick(self, rng: np.random.Generator, lang: str, longest: float) -> Utterance | None:
-        """A random utterance of at most that many seconds."""
-        count = int(np.searchsorted(self.lengths[lang], longest * RATE))
-        return self.items[lang][self.order[lang][int(rng.integers(count))]] if count else None
+    @staticmethod
+    def _by_length(some: list[Utterance]) -> tuple[list[Utterance], np.ndarray]:
+        some = sorted(some, key=lambda u: len(u.samples))
+        return some, np.array([len(u.samples) for u in some])
+
+    def pick(
+        self, rng: np.random.Generator, lang: str, longest: float, words_only: bool = False
+    ) -> Utterance | None:
+        """A random utterance of at most that many seconds; `words_only` leaves numbers out."""
+        some, lengths = self.pools[lang, words_only]
+        count = int(np.searchsorted(lengths, longest * RATE))
+        return some[int(rng.integers(count))] if count else None
 
 
 class Maker:
@@ -132,7 +144,7 @@ class Maker:
         while len(said) < wanted:
             factor = window.tempo * float(rng.uniform(0.96, 1.04))
             left = (room - at - 0.05) * factor
-            item = self.corpus.pick(rng, window.lang, left)
+            item = self.corpus.pick(rng, window.lang, left, rng.random() < recipe.words)
             if item is None:
                 break
             audio = speed(item.samples.astype(np.float32) / 32768, factor)

@@ -26,7 +26,7 @@ export default {
   "status.about": "{model} · {engine} on {device}",
   "banner.label": "Notice",
   "banner.bundled":
-    "The small bundled model is at work: it is for trying things out and knows little more than spoken numbers.",
+    "The small bundled model is at work: it is for trying things out and knows numbers, dates and some everyday phrases only.",
   "banner.choose": "Choose a real model",
   "banner.loading": "The model is being loaded. Files that you add now wait for it.",
   "banner.failed": "The model could not be loaded: {reason}",
@@ -248,7 +248,7 @@ export default {
   "models.chosen": "{model} is used for what you transcribe from now on.",
   "models.admin": "Only an administrator's key may fetch and remove models.",
   "models.offline": "This server is set to offline: models cannot be fetched.",
-  "models.bundled": "Comes with the server; for trying things out. Knows little more than spoken numbers.",
+  "models.bundled": "Comes with the server; for trying things out. Knows numbers, dates and some everyday phrases only.",
   "models.tiny": "Quickest, for simple speech",
   "models.base": "Quick, for clear speech",
   "models.small": "A good start on a normal computer",
