@@ -88,7 +88,10 @@ def with_noise(clip: Clip, decibels: float, rng: np.random.Generator) -> Clip:
 
 def joined(clips: Sequence[Clip], gap: float = 0.6) -> Clip:
     """All clips one after another."""
-    audio, words, times, at = [], [], [], 0.0
+    audio: list[Audio] = []
+    words: list[str] = []
+    times: list[tuple[float, float]] = []
+    at = 0.0
     for clip in clips:
         audio += [clip.audio, np.zeros(int(gap * RATE), np.float32)]
         words += clip.words

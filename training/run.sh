@@ -3,7 +3,7 @@
 #   training/run.sh [MINUTES] [FOLDER OF HUMAN DIGITS]
 set -eu
 cd "$(dirname "$0")"
-minutes="${1:-74}"
+minutes="${1:-180}"
 human="${2:-}"
 if [ "$(id -u)" = 0 ] && [ "${SKIP_APT:-}" != 1 ]; then ./setup-debian.sh; fi
 if [ ! -x .venv/bin/python ]; then
