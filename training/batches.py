@@ -32,9 +32,12 @@ class Stage:
 
 
 def _mix(
-    strength: float, timestamps: float, parts: tuple[tuple[float, float, int], ...]
+    strength: float, timestamps: float, words: float, parts: tuple[tuple[float, float, int], ...]
 ) -> tuple[Part, ...]:
-    """(probability, seconds, batch) of each kind of window; those over 10 s hold several phrases."""
+    """(probability, seconds, batch) of each kind of window; those over 10 s hold several phrases.
+
+    Short windows are for digits; `words` is how often the others prefer phrases that are no numbers.
+    """
     return tuple(
         (
             share,
@@ -45,6 +48,7 @@ def _mix(
                 timestamps,
                 full=seconds > 10,
                 prompt=0.12 if seconds > 5 else 0.01,
+                words=0.15 if seconds < 2 else words,
             ),
         )
         for share, seconds, batch in parts
@@ -52,22 +56,22 @@ def _mix(
 
 
 STAGES = (
-    Stage(0.06, _mix(0.3, 0.2, ((0.5, 1.2, 24), (0.5, 2.2, 14))), 1.0, 0.5),
+    Stage(0.06, _mix(0.3, 0.2, 0.3, ((0.5, 1.2, 24), (0.5, 2.2, 14))), 1.0, 0.5),
     Stage(
         0.16,
-        _mix(0.7, 0.4, ((0.25, 1.2, 24), (0.3, 2.2, 14), (0.3, 3.5, 10), (0.15, 6, 6))),
+        _mix(0.7, 0.4, 0.3, ((0.25, 1.2, 24), (0.3, 2.2, 14), (0.3, 3.5, 10), (0.15, 6, 6))),
         0.5,
         0.3,
     ),
     Stage(
         0.42,
-        _mix(1.0, 0.6, ((0.16, 1.2, 24), (0.22, 2.5, 14), (0.27, 4, 10), (0.35, 8, 6))),
+        _mix(1.0, 0.6, 0.45, ((0.16, 1.2, 24), (0.22, 2.5, 14), (0.27, 4, 10), (0.35, 8, 6))),
         0.3,
         0.25,
     ),
     Stage(
         0.36,
-        _mix(1.0, 0.75, ((0.15, 1.5, 20), (0.2, 4, 10), (0.57, 8, 6), (0.08, 16, 3))),
+        _mix(1.0, 0.75, 0.35, ((0.15, 1.5, 20), (0.2, 4, 10), (0.57, 8, 6), (0.08, 16, 3))),
         0.2,
         0.2,
     ),

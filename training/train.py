@@ -132,7 +132,7 @@ class Trainer:
         self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.step, self.samples, self.elapsed, self.best = 0, 0, 0.0, 9.0
         self._resume()
-        self.warm_from = self.step
+        self.warm_from = self.step if not self.optimizer.state else -1000  # only a fresh optimizer
         self.done = torch.zeros(1).share_memory_()
         self.done[0] = self.elapsed / self.seconds
         feed = Feed(rank, self.step, self.done, self.tokens)
