@@ -12,6 +12,16 @@ def speed(audio: np.ndarray, factor: float) -> np.ndarray:
     return np.interp(np.arange(length) * factor, np.arange(len(audio)), audio).astype(np.float32)
 
 
+def wobble(rng: np.random.Generator, audio: np.ndarray) -> np.ndarray:
+    """Drag some sounds and hurry others, as people do; the length stays the same."""
+    knots = max(4, int(len(audio) / RATE * 9))
+    pace = np.exp(rng.normal(0, 0.16, knots))
+    steps = np.interp(np.arange(len(audio)), np.linspace(0, len(audio), knots), pace)
+    places = np.cumsum(steps)
+    places *= (len(audio) - 1) / places[-1]
+    return np.interp(places, np.arange(len(audio)), audio).astype(np.float32)
+
+
 def _response(rng: np.random.Generator, bins: int, strength: float) -> np.ndarray:
     """A random smooth equaliser, often band-limited."""
     hertz = np.linspace(0, RATE / 2, bins)

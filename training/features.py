@@ -57,7 +57,7 @@ class Mouths:
 
     STEP = 0.025
 
-    def __init__(self, seed: int, kinds: int = 8) -> None:
+    def __init__(self, seed: int, kinds: int = 12) -> None:
         rng = np.random.default_rng(seed)
         self.kinds, self.bank = kinds, {}
         for level in range(-20, 21):
@@ -67,7 +67,7 @@ class Mouths:
     def _bend(
         self, rng: np.random.Generator, level: int, kind: int
     ) -> Callable[[np.ndarray], np.ndarray]:
-        waves = rng.normal(0, 0.035, 4) if kind else np.zeros(4)
+        waves = rng.normal(0, 0.055, 4) if kind else np.zeros(4)
 
         def bend(hertz: np.ndarray) -> np.ndarray:
             mel = np.log1p(hertz / 700)
@@ -81,7 +81,7 @@ class Mouths:
         """Formants times each window's factor (0: unchanged), bent a little; a few lose their harmonics."""
         power = power_of(audio)
         for i in range(len(power)):
-            if factors[i] and rng.random() < 0.07:
+            if factors[i] and rng.random() < 0.1:
                 power[i] = self._whisper(power[i], rng)
         chosen = [self._chosen(f, rng) for f in factors]
         return to_log(torch.stack(chosen) @ power)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from augment import Noises, add_noise, finish, shape, speed, telephone
+from augment import Noises, add_noise, finish, shape, speed, telephone, wobble
 from model import CTC_LETTERS
 from text import random_phrase
 from tokens import (
@@ -123,7 +123,7 @@ class Maker:
         window = Window(np.zeros(total, np.float32), total, False, lang)
         if rng.random() < 0.85 * min(1.0, recipe.strength + 0.2):
             window.tempo = float(np.exp(rng.uniform(-0.26, 0.26)))
-            window.mouth = float(np.exp(rng.uniform(-0.2, 0.2))) / window.tempo**0.75
+            window.mouth = float(np.exp(rng.uniform(-0.26, 0.26))) / window.tempo**0.75
         said: list[tuple[Utterance, float, float]] = []
         cut: float | None = None
         if rng.random() >= recipe.nothing:
@@ -148,6 +148,8 @@ class Maker:
             if item is None:
                 break
             audio = speed(item.samples.astype(np.float32) / 32768, factor)
+            if len(audio) < 1.2 * RATE and rng.random() < 0.6 * recipe.strength:
+                audio = wobble(rng, audio)  # in longer ones the words' times would drift
             audio = self._dynamics(rng, audio, recipe.strength)
             first = int(at * RATE)
             if first + len(audio) > len(window.audio):
@@ -243,7 +245,7 @@ class Maker:
             if rng.random() < 0.7:
                 snr = rng.uniform(2 if strength >= 1 else 12, 45)
                 part = add_noise(rng, part, self.noises.take(rng, len(part)), snr)
-            if rng.random() < 0.3 * strength:
+            if rng.random() < 0.35 * strength:
                 part = telephone(rng, part)
             part = finish(rng, part, strength)
         window.audio[: window.valid] = part
