@@ -19,12 +19,12 @@ while [ "$part" -lt "$cores" ]; do
 done
 wait
 .venv/bin/python train.py --minutes "$minutes"
-.venv/bin/python export.py --checkpoint runs/last.pt --weights model
-.venv/bin/python sample.py
+.venv/bin/python export.py --checkpoint runs/last.pt
+.venv/bin/python sample.py --check || .venv/bin/python sample.py
 if [ -n "$human" ]; then
     .venv/bin/python evaluate.py --write --human "$human"
 else
     .venv/bin/python evaluate.py --write
 fi
 .venv/bin/python export.py --manifest-only --checkpoint runs/last.pt
-.venv/bin/python checkpoint.py --weights model
+.venv/bin/python checkpoint.py
