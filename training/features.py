@@ -81,7 +81,7 @@ class Mouths:
         """Formants times each window's factor (0: unchanged), bent a little; a few lose their harmonics."""
         power = power_of(audio)
         for i in range(len(power)):
-            if factors[i] and rng.random() < 0.1:
+            if factors[i] and rng.random() < 0.3:
                 power[i] = self._whisper(power[i], rng)
         chosen = [self._chosen(f, rng) for f in factors]
         return to_log(torch.stack(chosen) @ power)
