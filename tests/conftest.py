@@ -21,6 +21,12 @@ from whisper_api.types import SAMPLE_RATE, Audio
 MakeWav = Callable[..., bytes]
 Encode = Callable[[bytes, str], bytes]
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests in a browser come last: Playwright's event loop stays in the thread of the tests."""
+    items.sort(key=lambda item: "browser" in getattr(item, "fixturenames", ()))
+
+
 _CODECS = {"mp3": "mp3", "m4a": "aac", "webm": "libopus", "flac": "flac", "ogg": "libopus"}
 _CONTAINERS = {"m4a": "ipod"}
 

@@ -88,6 +88,9 @@ async def test_a_task_is_accepted_done_and_answers_in_any_format(
     assert text.headers["content-type"].startswith("text/plain")
     wrong = await app.get(f"/v1/tasks/{body['id']}/result?response_format=docx")
     assert wrong.status_code == 400
+    record = (await app.get(f"/v1/history/{done['history_id']}")).json()
+    stages = ("decode", "speech", "recognise")
+    assert all(record["timings"][f"{stage}_seconds"] >= 0 for stage in stages)
 
 
 async def test_a_task_comes_from_json_in_every_way(

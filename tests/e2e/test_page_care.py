@@ -178,7 +178,7 @@ def test_states_of_the_server_are_told(visit: Visit, studio: Server) -> None:
     page.tab.wait_for_selector("#banner >> text=No such folder.")
     states.pop(0)
     page.tab.wait_for_selector("#status[data-state=ready]")
-    assert "spoken numbers" in page.tab.inner_text("#banner")
+    assert "everyday phrases" in page.tab.inner_text("#banner")
     page.complaints[:] = [text for text in page.complaints if "503" not in text]
 
 

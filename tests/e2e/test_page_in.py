@@ -45,7 +45,7 @@ def long_speech(megabytes: int) -> bytes:
 def test_the_sample_is_one_press_away(visit: Visit, studio: Server) -> None:
     page = visit(studio).open()
     page.tab.wait_for_selector("#status[data-state=ready]")
-    assert "spoken numbers" in page.tab.inner_text("#banner")
+    assert "everyday phrases" in page.tab.inner_text("#banner")
     page.tab.click("#sample")
     page.wait_for_transcript()
     assert page.text == SAID
@@ -67,6 +67,7 @@ def test_many_files_have_a_queue_and_a_broken_one_says_what_to_do(
 ) -> None:
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"this is no audio")
+    studio.wait_until_idle(30)  # the page would show what still runs of other tests
     page = visit(studio).open()
     copies = []
     for name in ("one.wav", "two.wav"):

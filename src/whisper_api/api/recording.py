@@ -14,6 +14,7 @@ from whisper_api.pipeline import Update
 from whisper_api.records import NewRecord, new_id
 from whisper_api.runtime import Runtime
 from whisper_api.types import Options
+from whisper_api.usage import stages_var
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ class Recording:
             timings={
                 "processing_seconds": round(perf_counter() - self._started, 3),
                 "reuse": self._listener.outcome,
-            },
+            }
+            | _stages(),
             audio=file,
             envelope=update.envelope,
             id=self._id,
@@ -83,3 +85,11 @@ def record(
     recording = Recording(runtime, listener, owner, options, started)
     listener.on_result = recording.keep
     return recording
+
+
+def _stages() -> dict[str, float]:
+    """Seconds by stage of the work that this request began; nothing where another one did."""
+    taken = stages_var.get() or {}
+    speech = taken.get("vad", 0.0) + taken.get("language", 0.0)
+    parts = {"decode": taken.get("decode"), "speech": speech, "recognise": taken.get("infer")}
+    return {f"{name}_seconds": round(seconds, 3) for name, seconds in parts.items() if seconds}

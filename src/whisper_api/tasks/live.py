@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from whisper_api.audio.decode import Decoder
@@ -84,6 +84,7 @@ class Attempt:
     task: asyncio.Task[object] | None = None  #: the step that runs now
     stopped: bool = False
     opened: Open | None = None
+    stages: dict[str, float] = field(default_factory=dict)  #: seconds of work of this attempt
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     _results: AsyncGenerator[WindowResult, None] | None = None
 
@@ -93,6 +94,15 @@ class Attempt:
         spent, done = time.monotonic() - self.begun, self.processed - self.begun_at
         left = (self.record.duration or 0.0) - self.processed
         return round(left * spent / done, 1) if self.begun and done > 0 else None
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds of the block to ``stage``."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.stages[stage] = self.stages.get(stage, 0.0) + time.monotonic() - started
 
     def stop(self) -> None:
         """End the step that runs now; the attempt does no more."""
@@ -119,7 +129,8 @@ class Attempt:
         model = record.model or record.asked.model
         engine = await self._stack.enter_async_context(parts.pool.lease(model))
         ticket.bind(engine)
-        waveform = await parts.decoder.decode(file, scratch, record.asked.options)
+        with self.timed("decode"):
+            waveform = await parts.decoder.decode(file, scratch, record.asked.options)
         self.opened = Open(file, waveform, engine, ticket)
         return self.opened
 

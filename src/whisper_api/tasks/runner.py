@@ -33,8 +33,13 @@ MOST_WINDOWS = 64
 class Transcripts(Protocol):
     """Where finished transcripts go."""
 
-    async def keep(self, record: TaskRecord, transcript: Transcript) -> str:
-        """Write a task's transcript, once however often it is called; the record's id."""
+    async def keep(
+        self, record: TaskRecord, transcript: Transcript, stages: Mapping[str, float]
+    ) -> str:
+        """Write a task's transcript, once however often it is called; the record's id.
+
+        ``stages`` holds the seconds of work of the last attempt, by stage.
+        """
         ...
 
     async def transcript(self, record: TaskRecord) -> Transcript:
@@ -160,9 +165,10 @@ class Runner:
         opened, options = await attempt.open(), attempt.record.asked.options
         check_options(opened.engine, options)
         waveform = opened.waveform
-        plan = await self._parts.pipeline.plan(
-            opened.file, waveform, options, opened.engine, opened.ticket
-        )
+        with attempt.timed("speech"):
+            plan = await self._parts.pipeline.plan(
+                opened.file, waveform, options, opened.engine, opened.ticket
+            )
         envelope = with_speech(waveform, plan.windows)
         if envelope is not None and attempt.record.audio is not None:
             await self._parts.audio.set_envelope(attempt.record.audio, envelope)
@@ -194,7 +200,8 @@ class Runner:
         if not planned.fits(opened.waveform):
             raise TaskStale
         seconds = self._parts.settings.task_checkpoint_s
-        results = await attempt.decode(first, seconds, MOST_WINDOWS)
+        with attempt.timed("recognise"):
+            results = await attempt.decode(first, seconds, MOST_WINDOWS)
         return Batch(
             first=first,
             stop=first + len(results),
@@ -221,7 +228,9 @@ class Runner:
             [warning for batch in batches for warning in batch.warnings],
             planned.damaged,
         )
-        kept = await self._saved(ident, lambda: self._transcripts.keep(record, transcript))
+        kept = await self._saved(
+            ident, lambda: self._transcripts.keep(record, transcript, attempt.stages)
+        )
         if not await self._saved(
             ident,
             lambda: self._store.finish(record, Status.COMPLETED, self._also, history_id=kept),

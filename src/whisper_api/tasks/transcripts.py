@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from collections.abc import Mapping
 
 from whisper_api.errors import NotFound
 from whisper_api.history import History
@@ -21,7 +22,9 @@ class KeptTranscripts:
         """``history`` is where they go."""
         self._history = history
 
-    async def keep(self, record: TaskRecord, transcript: Transcript) -> str:
+    async def keep(
+        self, record: TaskRecord, transcript: Transcript, stages: Mapping[str, float]
+    ) -> str:
         """As ``runner.Transcripts.keep``."""
         content = await asyncio.to_thread(TRANSCRIPT.dump, transcript)
         now = time.time()
@@ -36,7 +39,8 @@ class KeptTranscripts:
                 "waiting_seconds": round(max(0.0, started - record.created_at), 3),
                 "processing_seconds": round(max(0.0, now - started), 3),
                 "attempts": record.attempts,
-            },
+            }
+            | {f"{stage}_seconds": round(seconds, 3) for stage, seconds in stages.items()},
             audio=record.audio,
             task_id=record.id,
             # Equal work gives an equal id: a step that is repeated after a crash adds nothing.
