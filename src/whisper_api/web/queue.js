@@ -150,6 +150,8 @@ class Queue extends EventTarget {
       if (differs(known.task, task)) this.#set(known, { task, state: task.status, error: task.error });
       return;
     }
+    // It may be the one whose upload has not been answered yet; the end of each upload looks again.
+    if (this.items.some(({ state }) => state === "uploading")) return;
     const recent = task.status === "failed" && task.created_at > Date.now() / 1000 - DAY;
     if (OVER.has(task.status) && !recent) return;
     const found = { file: null, url: null, name: task.name, options: task.options, share: 1 };
