@@ -8,7 +8,6 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
@@ -17,7 +16,7 @@ from pydantic import ValidationError
 from starlette.responses import Response, StreamingResponse
 
 from whisper_api import formats
-from whisper_api.api import schemas
+from whisper_api.api import playing, schemas
 from whisper_api.api.auth import caller_of
 from whisper_api.api.history_schemas import (
     Deleted,
@@ -28,7 +27,7 @@ from whisper_api.api.history_schemas import (
     TranscriptionList,
     detailed,
 )
-from whisper_api.api.ranges import disposition, ranged
+from whisper_api.api.ranges import disposition
 from whisper_api.errors import InvalidOption, NotFound
 from whisper_api.exports import ZipStream, document, ending, stem_of
 from whisper_api.formats import Format
@@ -195,27 +194,13 @@ async def delete(request: Request, id: str) -> Deleted:
 @router.get(
     "/{id}/audio",
     summary="Its audio, for players",
-    responses={
-        200: {"content": {"audio/*": {}}},
-        206: {"description": "The part that Range asks for."},
-        416: {"model": schemas.ErrorBody, "description": "The part begins behind the end."},
-        **_GONE,
-    },
+    responses={**playing.RESPONSES, **_GONE},
     response_class=Response,
 )
 async def audio(request: Request, id: str) -> Response:
     """The file as it came where browsers play that, otherwise as Opus; Range is served."""
-    runtime = _runtime(request)
-    summary = await runtime.history.summary(id, caller_of(request))
-    playable = await runtime.playback.playable(_stored(summary))
-    return await ranged(
-        request,
-        partial(runtime.playback.open, playable),
-        playable.size,
-        etag=f'"{playable.key}"',
-        media_type=playable.mime,
-        name=f"{_stem(summary)}.{playable.ending}",
-    )
+    summary = await _runtime(request).history.summary(id, caller_of(request))
+    return await playing.play(request, _stored(summary), _stem(summary))
 
 
 @router.get("/{id}/peaks", summary="Its waveform, for players", responses=_GONE)

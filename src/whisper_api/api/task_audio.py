@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from whisper_api.api import schemas
+from whisper_api.api import playing, schemas
 from whisper_api.api.auth import caller_of
 from whisper_api.api.history_schemas import Peaks
-from whisper_api.api.ranges import ranged
 from whisper_api.errors import NotFound
 from whisper_api.runtime import Runtime
 
@@ -22,27 +19,15 @@ router = APIRouter(tags=["Tasks"], prefix="/v1/tasks")
     "/{task_id}/audio",
     summary="A task's audio, for players",
     responses={
-        200: {"content": {"audio/*": {}}},
-        206: {"description": "The part that Range asks for."},
-        416: {"model": schemas.ErrorBody, "description": "The part begins behind the end."},
+        **playing.RESPONSES,
         404: {"model": schemas.ErrorBody, "description": "No such task, or no audio any more."},
     },
     response_class=Response,
 )
 async def audio(request: Request, task_id: str) -> Response:
     """As ``/v1/history/{id}/audio``, while the task waits and runs, too."""
-    runtime: Runtime = request.app.state.runtime
     digest, name = await _stored(request, task_id)
-    playable = await runtime.playback.playable(digest)
-    stem = name.rpartition(".")[0] or name
-    return await ranged(
-        request,
-        partial(runtime.playback.open, playable),
-        playable.size,
-        etag=f'"{playable.key}"',
-        media_type=playable.mime,
-        name=f"{stem}.{playable.ending}",
-    )
+    return await playing.play(request, digest, name.rpartition(".")[0] or name)
 
 
 @router.get(
