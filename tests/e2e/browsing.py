@@ -78,6 +78,7 @@ class Page:
     def wait_for_transcript(self) -> None:
         """Until the open task is done and its record is shown."""
         self.tab.wait_for_url("**/#/t/*")
+        self.tab.wait_for_selector("#title:not([readonly])")
         self.tab.wait_for_selector(".line")
 
     @property
