@@ -27,7 +27,7 @@ class Process:
     def __init__(self, folder: Path) -> None:
         self.data = folder / "data"
         flags = "--port 0 --engine fake --model fake:delay=0.3 --no-vad --batch-size 1"
-        flags += f" --drain-seconds 3 --decode-workers 2 --data-dir {self.data}"
+        flags += f" --drain-seconds 8 --decode-workers 2 --data-dir {self.data}"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "whisper_api", "serve", *flags.split()],
             stdout=subprocess.PIPE,
@@ -67,8 +67,8 @@ def server(tmp_path: Path) -> Iterator[Process]:
 
 def test_what_fits_is_finished_and_the_rest_is_told(server: Process) -> None:
     with ThreadPoolExecutor(4) as pool:
-        long = pool.submit(server.post, 60)
-        stream = pool.submit(server.post, 61, stream="true")
+        long = pool.submit(server.post, 120)
+        stream = pool.submit(server.post, 121, stream="true")
         server.wait_for(2)
         short = pool.submit(server.post, 2)
         server.wait_for(3)
