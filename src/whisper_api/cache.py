@@ -97,8 +97,7 @@ def _size(piece: _Texted) -> int:
 
 
 def _result_size(result: WindowResult) -> int:
-    pieces = result.decoded.pieces if result.decoded is not None else ()
-    return 500 + sum(map(_size, pieces))
+    return 500 + sum(_size(piece) for piece, _ in result.pieces())
 
 
 def _plan_size(plan: Plan) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from whisper_api.engines.base import Decoded, DecodeParams, Engine
-from whisper_api.merge import WindowResult, splice
+from whisper_api.merge import WindowResult, delayed
 from whisper_api.metrics import Metrics
 from whisper_api.quality import Verdict, best, judge, uncovered
 from whisper_api.scheduler import Ticket
@@ -56,7 +56,7 @@ class WindowDecoder:
             decoded, warnings = await self._ladder(key, window)
             if decoded is None:
                 return WindowResult(window, None, warnings)
-            return WindowResult(window, await self._rescue(window, decoded), warnings)
+            return WindowResult(window, decoded, warnings, await self._rescue(window, decoded))
         finally:
             self._engine.release([key])
 
@@ -81,10 +81,10 @@ class WindowDecoder:
             return chosen, (f"the text from {start:.1f} s on repeats itself and may be wrong",)
         return chosen, ()
 
-    async def _rescue(self, window: Window, decoded: Decoded) -> Decoded:
+    async def _rescue(self, window: Window, decoded: Decoded) -> tuple[Decoded, ...]:
         if not self._plan.options.vad.enabled:
-            return decoded  # without VAD nobody knows that there is speech in a gap
-        found: list[tuple[float, Decoded]] = []
+            return ()  # without VAD nobody knows that there is speech in a gap
+        found: list[Decoded] = []
         for start, stop in uncovered(window, decoded, GAP_SECONDS):
             gap = _gap_window(window, start, stop)
             if gap is None or not self._budget.take():
@@ -93,9 +93,9 @@ class WindowDecoder:
             again = await self._attempt(key, gap, self._temperatures()[0])
             self._engine.release([key])
             if again.text.strip() and judge(again, self._engine.thresholds) is Verdict.GOOD:
-                found.append(((gap.start - window.start) / SAMPLE_RATE, again))
+                found.append(delayed(again, (gap.start - window.start) / SAMPLE_RATE))
                 self._metrics.rescues.inc()
-        return splice(decoded, found) if found else decoded
+        return tuple(found)
 
     async def _attempt(self, key: str, window: Window, temperature: float) -> Decoded:
         plan, options = self._plan, self._plan.options

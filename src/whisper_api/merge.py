@@ -17,6 +17,13 @@ class WindowResult:
     window: Window
     decoded: Decoded | None
     warnings: tuple[str, ...] = ()
+    rescued: tuple[Decoded, ...] = ()  #: second decodings of its gaps, in the window's own time
+
+    def pieces(self) -> list[tuple[Piece, Decoded]]:
+        """Every piece with text, in time order, each with the decoding that it is from."""
+        parts = (*((self.decoded,) if self.decoded else ()), *self.rescued)
+        found = [(piece, part) for part in parts for piece in part.pieces if piece.text.strip()]
+        return sorted(found, key=lambda pair: (pair[0].start, pair[0].end))
 
 
 def window_segments(waveform: Waveform, result: WindowResult, first_id: int = 0) -> list[Segment]:
@@ -25,12 +32,9 @@ def window_segments(waveform: Waveform, result: WindowResult, first_id: int = 0)
     Guarantees ``0 <= start <= end <= duration``, ascending starts and ends that never pass the
     next start; pieces without text are left out.
     """
-    if result.decoded is None:
-        return []
-    pieces = [piece for piece in result.decoded.pieces if piece.text.strip()]
     segments: list[Segment] = []
-    for piece in pieces:
-        segment = _segment(waveform, result.window, result.decoded, piece, first_id + len(segments))
+    for piece, decoded in result.pieces():
+        segment = _segment(waveform, result.window, decoded, piece, first_id + len(segments))
         if segments and segment.start < segments[-1].end:
             start = segments[-1].end
             segment = replace(segment, start=start, end=max(start, segment.end))
@@ -69,28 +73,16 @@ def add_coverage(parts: Iterable[Coverage]) -> Coverage:
     return Coverage(decoded, voiced, covered, dropped)
 
 
-def splice(decoded: Decoded, extra: Sequence[tuple[float, Decoded]]) -> Decoded:
-    """``decoded`` with the pieces of re-decoded gaps put in, in time order.
-
-    ``extra`` pairs each gap's start (seconds from the window's start) with its decoding.
-    """
-    pieces = list(decoded.pieces)
-    for offset, rescue in extra:
-        pieces += [_shift(piece, offset) for piece in rescue.pieces]
-    pieces.sort(key=lambda piece: (piece.start, piece.end))
-    return replace(
-        decoded, pieces=tuple(pieces), text="".join(piece.text for piece in pieces).strip()
-    )
+def delayed(decoded: Decoded, seconds: float) -> Decoded:
+    """``decoded`` with all its times later by ``seconds``."""
+    return replace(decoded, pieces=tuple(_shift(piece, seconds) for piece in decoded.pieces))
 
 
 def _text_spans(result: WindowResult) -> list[tuple[int, int]]:
-    if result.decoded is None:
-        return []
     base = result.window.start
     return [
         (base + int(piece.start * SAMPLE_RATE), base + int(piece.end * SAMPLE_RATE))
-        for piece in result.decoded.pieces
-        if piece.text.strip()
+        for piece, _ in result.pieces()
     ]
 
 

@@ -13,7 +13,7 @@ from whisper_api.config import Settings
 from whisper_api.engines.base import Decoded, WindowItem
 from whisper_api.engines.fake import MARKER_SAMPLES, FakeEngine, FakeOptions, make_marker
 from whisper_api.ladder import WindowDecoder
-from whisper_api.merge import WindowResult
+from whisper_api.merge import WindowResult, window_segments
 from whisper_api.metrics import Metrics
 from whisper_api.scheduler import Scheduler
 from whisper_api.types import SAMPLE_RATE, Options, Plan, VadOptions, Waveform, Window
@@ -119,15 +119,19 @@ async def test_silence_ends_at_once(waveform: Waveform) -> None:
 async def test_speech_without_text_is_decoded_again(waveform: Waveform) -> None:
     def forgets_the_second(item: WindowItem, decoded: Decoded) -> Decoded:
         if item.audio.size == 20 * RATE:
-            return replace(decoded, pieces=decoded.pieces[:1], text=" marker-0001")
+            return replace(
+                decoded, pieces=decoded.pieces[:1], text=" marker-0001", avg_logprob=-0.9
+            )
         return decoded
 
     engine = FakeEngine(transform=forgets_the_second)
     window = Window(0, 0, 20 * RATE, 4.0, ((RATE, 2 * RATE), (11 * RATE, 14 * RATE)))
     result, metrics = await run(waveform, engine, window)
-    assert result.decoded is not None
-    assert result.decoded.text == "marker-0001 marker-0002"
-    assert result.decoded.pieces[1].start == pytest.approx(12.0, abs=0.01)
+    first, second = window_segments(waveform, result)
+    assert (first.text, second.text) == (" marker-0001", " marker-0002")
+    assert second.start == pytest.approx(12.0, abs=0.01)
+    assert first.avg_logprob == -0.9
+    assert second.avg_logprob != -0.9, "a gap's figures are those of its own decoding"
     assert metrics.rescues._value.get() == 1
 
 

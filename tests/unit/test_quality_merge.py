@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whisper_api.engines.base import Decoded, Piece, Thresholds, TimedWord
-from whisper_api.merge import WindowResult, coverage, splice, window_segments
+from whisper_api.merge import WindowResult, coverage, delayed, window_segments
 from whisper_api.quality import Verdict, best, judge, subtract, uncovered
 from whisper_api.types import SAMPLE_RATE, Waveform, Window
 
@@ -116,10 +116,10 @@ def test_coverage_adds_up() -> None:
     assert receipt.dropped == 8
 
 
-def test_splice_keeps_time_order() -> None:
+def test_a_rescued_gap_comes_in_time_order_with_its_words() -> None:
     extra = replace(GOOD, pieces=(Piece(0.0, 0.5, (2,), " Two.", (TimedWord(" Two", 0, 1, 1),)),))
     late = replace(GOOD, pieces=(Piece(9.0, 9.5, (3,), " Three."),), text=" Three.")
-    whole = splice(late, [(4.0, extra)])
-    assert [piece.start for piece in whole.pieces] == [4.0, 9.0]
-    assert whole.pieces[0].words[0].start == 4.0
-    assert whole.text == "Two. Three."
+    result = WindowResult(Window(0, 0, 10 * RATE, 2.0), late, rescued=(delayed(extra, 4.0),))
+    (first, _), (second, _) = result.pieces()
+    assert (first.start, second.start) == (4.0, 9.0)
+    assert first.words[0].start == 4.0
