@@ -53,3 +53,11 @@ def test_files_are_small_and_need_nobody_else(path: Path) -> None:
     assert [link for link in outside if "www.w3.org" not in link] == []
     for part in re.findall(r'(?:from|import\() ?"(\./[^"]+)"', text):
         assert (path.parent / part).is_file(), part
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_ask_for_nothing_at_the_root_of_the_host(path: Path) -> None:
+    text = path.read_text("utf-8")
+    asked = re.findall(r"\b(?:fetch\(|addModule\(|open\(method, )([^),]*)", text)
+    assert [what for what in asked if not what.startswith(("at(", '"${address}'))] == []
+    assert re.findall(r"""(?:href|src)(?::|\s*=)\s*["`']/""", text) == []

@@ -38,6 +38,7 @@ from whisper_api.api.guards import (
     RequestId,
     Watch,
 )
+from whisper_api.api.prefix import Prefix
 from whisper_api.api.profiles import check_profiles
 from whisper_api.config import Settings
 from whisper_api.keys import KeyRing
@@ -64,6 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="Whisper API server",
         description=DESCRIPTION,
         version=__version__,
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
         docs_url=None,
         redoc_url=None,
         lifespan=_lifespan(settings),
@@ -92,7 +94,9 @@ def create_app(settings: Settings) -> FastAPI:
 def guards(settings: Settings) -> list[Middleware]:
     """What stands around every request, outermost first."""
     keys = Authenticator(KeyRing(settings))
+    outside = [Middleware(Prefix, root_path=settings.root_path)] if settings.root_path else []
     return [
+        *outside,
         # The address of who is behind a trusted proxy.
         Middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies)),
         Middleware(RequestId),

@@ -34,6 +34,12 @@ def lent_key(scope: Scope) -> str | None:
     return unquote(value) if value else None
 
 
+def _opened(request: Request) -> str:
+    """``OPENED`` as the browser sees it, behind a proxy below a path too."""
+    root: str = request.app.state.settings.root_path
+    return root + OPENED
+
+
 def _sent_key(request: Request) -> str:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     return key.strip() if scheme.lower() == "bearer" else ""
@@ -48,7 +54,7 @@ async def lend(request: Request, key: Annotated[str, Depends(_sent_key)]) -> Res
             COOKIE,
             quote(key, safe=""),
             max_age=LASTS_S,
-            path=OPENED,
+            path=_opened(request),
             secure=request.url.scheme == "https",
             httponly=True,
             samesite="strict",
@@ -57,8 +63,8 @@ async def lend(request: Request, key: Annotated[str, Depends(_sent_key)]) -> Res
 
 
 @router.delete("/v1/session", status_code=204, summary="Take the cookie back")
-async def end() -> Response:
+async def end(request: Request) -> Response:
     """The browser forgets it."""
     answer = Response(status_code=204)
-    answer.delete_cookie(COOKIE, path=OPENED, httponly=True, samesite="strict")
+    answer.delete_cookie(COOKIE, path=_opened(request), httponly=True, samesite="strict")
     return answer

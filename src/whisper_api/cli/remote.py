@@ -115,7 +115,8 @@ class Remote:
         size = path.stat().st_size
         name = base64.b64encode(path.name.encode()).decode()
         head = {**_TUS, "upload-length": str(size), "upload-metadata": f"filename {name}"}
-        place: str = self.call("POST", "/v1/uploads", headers=head).headers["location"]
+        location: str = self.call("POST", "/v1/uploads", headers=head).headers["location"]
+        place = "/v1/uploads/" + location.rsplit("/", 1)[1]  # below self.base, prefix or not
         at, failures = 0, 0
         with path.open("rb") as file:
             while at < size:

@@ -19,6 +19,7 @@ import uvicorn
 from whisper_api import __version__
 from whisper_api.api.app import create_app
 from whisper_api.cli.flags import with_settings
+from whisper_api.cli.tls import certificate_of, renewing
 from whisper_api.config import Settings
 from whisper_api.errors import SettingsError
 from whisper_api.logs import setup_logging
@@ -86,7 +87,8 @@ class Server(uvicorn.Server):
 def banner(settings: Settings, port: int) -> str:
     """The line that a person sees when the server is up."""
     host = "localhost" if settings.host in {"127.0.0.1", "0.0.0.0", "::", "::1"} else settings.host
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    scheme = "https" if settings.ssl_certfile else "http"
+    url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{settings.root_path}"
     return (
         f"Whisper API server {__version__} · {url} · docs {url}/docs · model {settings.model_path}"
     )
@@ -119,6 +121,7 @@ async def _run(settings: Settings) -> bool:
     The lifespan runs here and not in uvicorn, so that a wrong setting found in it is one line
     and not a traceback.
     """
+    certificate = certificate_of(settings)
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -130,8 +133,9 @@ async def _run(settings: Settings) -> bool:
         server_header=False,
         proxy_headers=False,  # the setting trusted_proxies decides, in the guards
         timeout_graceful_shutdown=FLUSH_SECONDS,
+        ssl_context_factory=(lambda _, __: certificate.context) if certificate else None,
     )
-    async with app.router.lifespan_context(app):
+    async with app.router.lifespan_context(app), renewing(certificate):
         server = Server(config, settings, app.state.runtime.drain)
         with contextlib.suppress(SystemExit):  # uvicorn's way to say that it cannot listen
             await server.serve()

@@ -68,7 +68,7 @@ def _read(path: Path, docs: list[SettingDoc]) -> dict[str, Any]:
     if strange := list(_unknown_keys(content, docs)):
         raise SettingsError("\n".join(f"{path}: {line}" for line in strange))
     folder = path.resolve().parent
-    for key in ("log_file", "data_dir", "keys_file"):
+    for key in ("log_file", "data_dir", "keys_file", "ssl_certfile", "ssl_keyfile"):
         if isinstance(content.get(key), str):
             content[key] = str(folder / at_home(content[key]))
     if isinstance(allowed := content.get("allowed_directories"), list):

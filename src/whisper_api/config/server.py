@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, SecretStr
 
 from whisper_api.config.kinds import FilePath, Section, Texts
 
@@ -17,6 +18,21 @@ def default_data_dir() -> Path:
         return Path(local) / "whisper-api"
     base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
     return Path(base) / "whisper-api"
+
+
+TAKEN = frozenset(
+    "config docs favicon.ico health local metrics openapi.json ready sample.wav v1 web".split()
+)
+"""First parts of the server's own paths, which no prefix may begin with."""
+
+
+def _prefix(value: str) -> str:
+    value = value.rstrip("/")
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", value):
+        raise ValueError("allowed: a path such as /speech")
+    if value.split("/")[1:2] and value.split("/")[1] in TAKEN:
+        raise ValueError(f"the server's own paths begin with /{value.split('/')[1]}")
+    return value
 
 
 class RequestLogging(Section):
@@ -33,6 +49,17 @@ class ServerSettings(Section):
     """Address to listen on; 0.0.0.0 serves every network the machine is in."""
     service_port: Annotated[int, Field(ge=0, le=65535)] = 5042
     """TCP port; 0 takes a free one."""
+    root_path: Annotated[
+        str, AfterValidator(_prefix), Field(json_schema_extra={"limits": "a path such as /speech"})
+    ] = ""
+    """Path below which a proxy shows this server, whether the proxy takes it off or not."""
+    ssl_certfile: FilePath | None = None
+    """Certificate with its chain (PEM): the server then speaks https. A renewed file is taken up
+    within a minute."""
+    ssl_keyfile: FilePath | None = None
+    """Key of that certificate (PEM); null: it is in the same file."""
+    ssl_keyfile_password: SecretStr | None = None
+    """Password of that key, if it has one."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe level that is logged."""
     log_format: Literal["text", "json"] = "text"

@@ -94,6 +94,8 @@ class Settings(
     def secrets(self) -> tuple[str, ...]:
         """Every secret in the settings, for whoever must hide them."""
         given = [*self.api_keys, *(key.secret for key in self.keys if key.secret)]
+        if self.ssl_keyfile_password:
+            given.append(self.ssl_keyfile_password)
         if "@" in self.rate_limit_storage.get_secret_value():
             given.append(self.rate_limit_storage)
         return tuple(secret.get_secret_value() for secret in given)

@@ -1,5 +1,6 @@
 // Every call to the server. Failures are ApiErrors that `problem` turns into words for people.
 
+import { at } from "./place.js";
 import { key } from "./prefs.js";
 import { t } from "./text.js";
 
@@ -40,7 +41,7 @@ export function request(path, options = {}) {
 async function attempt(path, options) {
   let answer;
   try {
-    answer = await fetch(path, { ...options, headers: headers(options.headers) });
+    answer = await fetch(at(path), { ...options, headers: headers(options.headers) });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError({ code: "offline", message: String(error.message) });
@@ -97,7 +98,7 @@ export const removeModel = (id) => request(model(id), { method: "DELETE" });
 /** The answer of /ready, also where it is a 503; null where there is no server. */
 export async function ready() {
   try {
-    return await (await fetch("/ready")).json();
+    return await (await fetch(at("/ready"))).json();
   } catch {
     return null;
   }

@@ -3,6 +3,7 @@
 import { capabilities, onKeyNeeded, ready } from "./api.js";
 import { $, $$, show, write } from "./dom.js";
 import { icon, paintIcons } from "./icons.js";
+import { at } from "./place.js";
 import { key, recall, remember } from "./prefs.js";
 import { TONGUES, currentTongue, loadTongue, onTongue, switchTongue, t } from "./text.js";
 
@@ -25,7 +26,7 @@ let studioStyle = null;
 function loadStyle() {
   studioStyle ??= new Promise((done) => {
     const link = document.createElement("link");
-    Object.assign(link, { rel: "stylesheet", href: "/web/css/studio.css", onload: done, onerror: done });
+    Object.assign(link, { rel: "stylesheet", href: at("/web/css/studio.css"), onload: done, onerror: done });
     document.head.append(link);
   });
   return studioStyle;

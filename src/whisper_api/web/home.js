@@ -5,6 +5,7 @@ import { $, debounce, h, show, write } from "./dom.js";
 import { icon } from "./icons.js";
 import { take, takeSample } from "./intake.js";
 import { paintOptions } from "./options.js";
+import { address } from "./place.js";
 import { queue } from "./queue.js";
 import { showQueue } from "./queue-view.js";
 import { bytes, clock, onTongue, t, when } from "./text.js";
@@ -43,7 +44,7 @@ export function enter(view, context) {
 
 function paint() {
   paintOptions($("#options"), server);
-  write($("#base"), `${location.origin}/v1`);
+  write($("#base"), `${address}/v1`);
   const touch = matchMedia("(pointer: coarse)").matches;
   write($(".drop-title"), t(touch ? "drop.touch" : "drop.title"));
   const limits = server.capabilities?.limits;

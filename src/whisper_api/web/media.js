@@ -2,6 +2,7 @@
 // a cookie that opens recordings and nothing else; scripts cannot read it.
 
 import { request } from "./api.js";
+import { at } from "./place.js";
 import { key } from "./prefs.js";
 
 let lentFor = "";
@@ -13,5 +14,5 @@ export async function openable(path) {
     await request("/v1/session", { method: "POST" });
     lentFor = given;
   }
-  return path;
+  return at(path);
 }

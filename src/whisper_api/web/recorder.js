@@ -2,6 +2,7 @@
 
 import { h, write } from "./dom.js";
 import { icon } from "./icons.js";
+import { at } from "./place.js";
 import { clock, t } from "./text.js";
 import { wav } from "./wav.js";
 
@@ -83,7 +84,7 @@ class Tape {
   async #connect(stream) {
     this.stream = stream;
     this.context = await contextFor(stream);
-    await this.context.audioWorklet.addModule("/web/recorder-worklet.js");
+    await this.context.audioWorklet.addModule(at("/web/recorder-worklet.js"));
     this.node = new AudioWorkletNode(this.context, "recorder", { numberOfOutputs: 0 });
     this.node.port.onmessage = ({ data }) => this.#take(data);
     this.source = this.context.createMediaStreamSource(stream);

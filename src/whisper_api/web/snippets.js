@@ -1,5 +1,6 @@
 // The request of a transcription in the words of curl, Python and JavaScript.
 
+import { address } from "./place.js";
 import { key } from "./prefs.js";
 
 /** `options`: the API's fields, as `options.js` gives them. */
@@ -16,7 +17,7 @@ const quoted = (text) => `'${String(text).replaceAll("'", "'\\''")}'`;
 
 function curl(name, options) {
   const { path, fields } = parts(options);
-  const lines = [`curl ${location.origin}/v1/audio/${path}`];
+  const lines = [`curl ${address}/v1/audio/${path}`];
   if (key.get()) lines.push(`-H "Authorization: Bearer $WHISPER_API_KEY"`);
   lines.push(`-F ${quoted(`file=@${name}`)}`);
   for (const [field, value] of fields) {
@@ -39,7 +40,7 @@ function python(name, options) {
   return [
     "from openai import OpenAI",
     "",
-    `client = OpenAI(base_url="${location.origin}/v1", api_key="${key.get() ? "YOUR_KEY" : "none"}")`,
+    `client = OpenAI(base_url="${address}/v1", api_key="${key.get() ? "YOUR_KEY" : "none"}")`,
     `with open(${literal(name)}, "rb") as audio:`,
     `    answer = client.audio.${path}.create(`,
     "        file=audio,",
@@ -70,7 +71,7 @@ function javascript(name, options) {
     "const form = new FormData();",
     `form.append("file", file, ${JSON.stringify(name)});`,
     ...lines,
-    `const answer = await fetch("${location.origin}/v1/audio/${path}", {`,
+    `const answer = await fetch("${address}/v1/audio/${path}", {`,
     `  method: "POST",${head}`,
     "  body: form,",
     "});",

@@ -2,6 +2,7 @@
 // connection and a closed tab (tus 1.0).
 
 import { createTask, errorFrom, errorOf, headers, request, withKey } from "./api.js";
+import { at } from "./place.js";
 import { recall, remember } from "./prefs.js";
 
 const SMALL = 8 << 20;
@@ -39,7 +40,7 @@ const send = (call) => withKey(() => sendOnce(call));
 function sendOnce({ method, path, body, onSent, signal, more = {} }) {
   return new Promise((resolve, reject) => {
     const call = new XMLHttpRequest();
-    call.open(method, path);
+    call.open(method, at(path));
     for (const [name, value] of Object.entries(headers(more))) call.setRequestHeader(name, value);
     call.upload.onprogress = (event) => onSent(event.loaded);
     call.onload = () => {
@@ -93,7 +94,7 @@ async function begin(file, signal) {
   const name = btoa(String.fromCharCode(...new TextEncoder().encode(file.name)));
   const more = { ...TUS, "Upload-Length": String(file.size), "Upload-Metadata": `filename ${name}` };
   const answer = await request("/v1/uploads", { method: "POST", headers: more, signal });
-  const path = new URL(answer.headers.get("location"), location.href).pathname;
+  const path = `/v1/uploads/${answer.headers.get("location").split("/").pop()}`;
   remember(mark(file), path);
   return { path, offset: 0 };
 }
@@ -109,7 +110,7 @@ async function begun(file, signal) {
 /** How far an upload has come; null where the server cannot be reached or forgot it. */
 async function offsetOf(path, signal) {
   try {
-    const answer = await fetch(path, { method: "HEAD", headers: headers(TUS), signal });
+    const answer = await fetch(at(path), { method: "HEAD", headers: headers(TUS), signal });
     if (answer.status >= 500) return null;
     if (!answer.ok) throw await errorOf(answer);
     return Number(answer.headers.get("upload-offset"));
