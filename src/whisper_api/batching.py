@@ -68,7 +68,9 @@ class Runner:
         self._settings = settings
         self._clock = clock
         self._on_batch = on_batch
-        self._queue: FairQueue[Job[Any]] = FairQueue(lambda job: job.done.done())
+        self._queue: FairQueue[Job[Any]] = FairQueue(
+            lambda job: job.done.done(), settings.task_share
+        )
         self._replicas = max(1, engine.info.replicas)
         self._threads = ThreadPoolExecutor(self._replicas, thread_name_prefix="engine")
         self._item_seconds: float | None = None
@@ -96,6 +98,10 @@ class Runner:
             self._short_until = calm
         self._queue.push(share, job, job.seconds, job.batch_key, job.order)
         self._soon()
+
+    def hasten(self) -> None:
+        """From now on serve whoever has least audio left, in short batches: the server stops."""
+        self._queue.shortest_first = True
 
     async def close(self) -> None:
         """Run nothing more; a batch that runs is waited for a moment, then left to itself."""
@@ -141,6 +147,8 @@ class Runner:
 
     def _hurried(self, lane: Lane) -> bool:
         """Whether somebody may soon wait for a batch of ``lane``'s long requests."""
+        if self._queue.shortest_first:
+            return True
         above = [self._lane_until[other] for other in LANES[: LANES.index(lane)]]
         return self._clock() < max(self._short_until, *above, float("-inf"))
 

@@ -1,14 +1,18 @@
-"""Whose window comes next: strict lanes, and inside a lane self-clocked fair queueing.
+"""Whose window comes next: lanes, and inside a lane self-clocked fair queueing.
 
-Each request's share carries a virtual time that grows by the audio seconds served to it. The
-window that would finish first in virtual time goes first, and a newcomer starts at the finish
-of what was served last, so that a short clip passes a long file and a stream of short clips
-never starves it (Golestani 1994, self-clocked fair queueing).
+Higher lanes go first, but interactive requests leave tasks a small part of the audio seconds, so
+that no task waits for ever. Inside a lane each request's share carries a virtual time that grows
+by the audio seconds served to it. The window that would finish first in virtual time goes first,
+and a newcomer starts at the finish of what was served last, so that a short clip passes a long
+file and a stream of short clips never starves it (Golestani 1994, self-clocked fair queueing).
+Where little time is left, because the server stops, whoever has least audio left goes first
+instead: so most requests are finished.
 Pure data: no clock, no event loop, no engine.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import insort
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -37,6 +41,7 @@ class Share(Generic[J]):
     lane: Lane
     virtual: float = 0.0
     short: bool = True  #: whether its request has little audio
+    left: float = 0.0  #: seconds of its request's audio that are not done yet
     waiting: list[Waiting[J]] = field(default_factory=list)
 
 
@@ -46,8 +51,13 @@ class FairQueue(Generic[J]):
     ``dead`` tells that nobody waits for a job any more; such jobs vanish unseen.
     """
 
-    def __init__(self, dead: Callable[[J], bool]) -> None:
+    def __init__(self, dead: Callable[[J], bool], task_share: float = 0.0) -> None:
+        """``task_share`` is tasks' part (0..1) of the audio seconds that they share with
+        interactive requests; 0 serves them only when nobody else waits."""
+        self.shortest_first = False  #: least audio left goes first, instead of fair order
         self._dead = dead
+        self._wage = task_share / (1 - task_share)
+        self._earned = 0.0  #: audio seconds that waiting tasks have a claim to
         self._shares: dict[Lane, list[Share[J]]] = {lane: [] for lane in LANES}
         self._present: dict[Lane, float] = dict.fromkeys(LANES, 0.0)
 
@@ -78,39 +88,71 @@ class FairQueue(Generic[J]):
 
     def next_lane(self) -> Lane | None:
         """The lane that the next batch comes from; None where nothing waits."""
-        return next((lane for lane in LANES if self._live(lane)), None)
+        lanes = [lane for lane in LANES if self._live(lane)]
+        if not lanes:
+            return None
+        if lanes[0] is Lane.INTERACTIVE and lanes[-1] is Lane.TASK and self._claim() > 0:
+            return Lane.TASK
+        return lanes[0]
 
     def take(self, most: int, most_long: int | None = None) -> list[J]:
         """The next batch: at most ``most`` jobs of one lane that share one batch key.
 
         Jobs of requests that are not short are added only while it has less than ``most_long``.
         """
-        for lane in LANES:
-            live = self._live(lane)
-            if live:
-                long = most if most_long is None else most_long
-                return self._fill(lane, live, max(1, most), max(1, long))
-        return []
+        lane = self.next_lane()
+        if lane is None:
+            self._earned = 0.0
+            return []
+        claim = self._claim() if lane is Lane.TASK and self._live(Lane.INTERACTIVE) else math.inf
+        long = most if most_long is None else most_long
+        tasks_wait = bool(self._live(Lane.TASK))
+        batch = self._fill(lane, max(1, most), max(1, long), claim)
+        seconds = sum(entry.seconds for entry in batch)
+        if lane is Lane.TASK:
+            self._earned = max(0.0, self._earned - seconds)
+        elif lane is Lane.INTERACTIVE and tasks_wait:
+            self._earned += self._wage * seconds
+        if not tasks_wait:
+            self._earned = 0.0
+        return [entry.job for entry in batch]
 
-    def _fill(self, lane: Lane, live: list[Share[J]], most: int, most_long: int) -> list[J]:
-        head = min(live, key=lambda share: share.virtual + share.waiting[0].seconds)
-        batch_key = head.waiting[0].batch_key
-        batch: list[J] = []
+    def _claim(self) -> float:
+        """Audio seconds that waiting tasks may take before interactive requests; 0 for none."""
+        if self.shortest_first:
+            return 0.0
+        first = self._head(self._live(Lane.TASK)).waiting[0].seconds
+        return self._earned if self._earned >= first else 0.0
+
+    def _head(self, live: list[Share[J]]) -> Share[J]:
+        return min(live, key=lambda share: self._rank(share, share.waiting[0]))
+
+    def _fill(self, lane: Lane, most: int, most_long: int, claim: float) -> list[Waiting[J]]:
+        """A batch of ``lane``, which is live; past its first job it keeps within ``claim``."""
+        live = self._live(lane)
+        batch_key = self._head(live).waiting[0].batch_key
+        batch: list[Waiting[J]] = []
         while len(batch) < most:
             able = [
-                (share.virtual + entry.seconds, index, share, entry)
+                (self._rank(share, entry), index, share, entry)
                 for index, share in enumerate(live)
                 if (share.short or len(batch) < most_long)
                 and (entry := self._match(share, batch_key)) is not None
+                and (not batch or entry.seconds <= claim)
             ]
             if not able:
                 break
-            finish, _, share, entry = min(able, key=lambda item: item[:2])
+            _, _, share, entry = min(able, key=lambda item: item[:2])
             share.waiting.remove(entry)
-            share.virtual = finish
-            self._present[lane] = max(self._present[lane], finish)
-            batch.append(entry.job)
+            share.virtual += entry.seconds
+            self._present[lane] = max(self._present[lane], share.virtual)
+            claim -= entry.seconds
+            batch.append(entry)
         return batch
+
+    def _rank(self, share: Share[J], entry: Waiting[J]) -> tuple[float, float]:
+        """Which of two shares' jobs goes first: the lower one."""
+        return share.left if self.shortest_first else 0.0, share.virtual + entry.seconds
 
     def _match(self, share: Share[J], key: Hashable) -> Waiting[J] | None:
         for entry in share.waiting:

@@ -85,14 +85,21 @@ class Ticket:
         """Send this request's windows to ``engine`` from now on."""
         self._runner = self._scheduler._runner(engine)
         self._share = self._runner.join(self.lane)
+        self._share.left = self.seconds
 
     def resize(self, seconds: float) -> None:
         """Replace the estimate given at admission by the true audio seconds."""
-        self.seconds = self._total = max(0.0, seconds)
+        self._total = max(0.0, seconds)
+        self._left(self._total)
 
     def settle(self, seconds: float) -> None:
         """Count ``seconds`` of audio as done."""
-        self.seconds = max(0.0, self.seconds - seconds)
+        self._left(max(0.0, self.seconds - seconds))
+
+    def _left(self, seconds: float) -> None:
+        self.seconds = seconds
+        if self._share is not None:
+            self._share.left = seconds
 
     async def decode(
         self,
@@ -268,12 +275,14 @@ class Scheduler:
         )
 
     def stop_admitting(self) -> None:
-        """Let nothing new in from now on."""
+        """Let nothing new in from now on; whoever has least audio left is served first."""
         self._draining = True
+        for runner in self._runners.values():
+            runner.hasten()
 
     async def drain(self, seconds: float) -> bool:
         """Let nothing new in and wait for what is there; answers whether all of it was done."""
-        self._draining = True
+        self.stop_admitting()
         if self._tickets and seconds > 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), seconds)
@@ -298,6 +307,8 @@ class Scheduler:
         if runner is None:
             runner = Runner(engine, self.settings, self.clock, self._note_batch)
             self._runners[id(engine)] = runner
+            if self._draining:
+                runner.hasten()
         return runner
 
     async def forget(self, engine: Engine) -> None:

@@ -35,6 +35,12 @@ async def decode(ticket: Ticket, number: int, params: DecodeParams = PARAMS) -> 
     return await ticket.decode(f"k{number}", audio(number), 1.0, params)
 
 
+async def turns() -> None:
+    """Let everything happen that is due."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
 def hold(wait: Callable[..., object], *args: object, **named: object) -> Hook:
     """A hook that waits in every decode call."""
 
@@ -342,6 +348,65 @@ async def test_close_drains_then_fails_the_rest() -> None:
         scheduler.admit()
     release.set()
     await closing
+
+
+async def test_a_stopping_server_finishes_the_shortest_first() -> None:
+    """In fair order the short request's ten windows would be done after the long one's ten."""
+    gate = threading.Semaphore(0)
+    scheduler = Scheduler(Settings(batch_size=1))
+    engine = FakeEngine(on_decode=hold(gate.acquire, timeout=60))
+    order: list[str] = []
+    long, short, late = (scheduler.admit(seconds=s) for s in (3600, 10, 3))
+    long.bind(engine)
+    short.bind(engine)
+
+    async def one(ticket: Ticket, name: str, number: int) -> None:
+        await decode(ticket, number)
+        order.append(name)
+        ticket.settle(1)
+
+    work = [asyncio.create_task(one(long, "long", n)) for n in range(20)]
+    await turns()  # the first of them runs
+    work += [asyncio.create_task(one(short, "short", n)) for n in range(10)]
+    await turns()
+    scheduler.stop_admitting()
+    late.bind(engine)  # its audio was being decoded so far
+    work += [asyncio.create_task(one(late, "late", n)) for n in range(3)]
+    await turns()
+    gate.release(len(work))
+    await asyncio.gather(*work)
+    assert order == ["long"] + ["late"] * 3 + ["short"] * 10 + ["long"] * 19
+    for ticket in (long, short, late):
+        ticket.close()
+    await scheduler.close()
+
+
+async def test_an_engine_that_is_first_used_while_the_server_stops_hastens_too() -> None:
+    timed = Timed(max_batch_seconds=4)
+    long = timed.scheduler.admit(seconds=3600)
+    timed.scheduler.stop_admitting()
+    long.bind(timed.engine)
+    await timed.sizes(long, 1)
+    # Batches stay short: who comes out of decoding must not wait for a large one.
+    assert await timed.sizes(long, 4) == [2, 2]
+    long.close()
+    await timed.scheduler.close()
+
+
+async def test_tasks_go_on_under_endless_interactive_load() -> None:
+    timed = Timed(batch_size=1, task_share=0.1)
+    done: list[str] = []
+
+    async def one(ticket: Ticket, name: str, number: int) -> None:
+        await decode(ticket, number)
+        done.append(name)
+
+    async with timed.ticket(3600, Lane.TASK) as task, timed.ticket(3600) as busy:
+        work = [one(busy, "interactive", n) for n in range(100)]
+        work += [one(task, "task", n) for n in range(5)]
+        await asyncio.gather(*work)
+    assert [n for n, name in enumerate(done) if name == "task"] == [9, 19, 29, 39, 49]
+    await timed.scheduler.close()
 
 
 async def test_state_counts_by_lane() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,12 @@ MOST_SECONDS = 300.0
 MOST_REQUESTS = 6
 BATCH = 4
 LANES = list(Lane)
+TASK_SHARE = 0.25
+WAGE = TASK_SHARE / (1 - TASK_SHARE)
+"""Seconds that tasks earn for each second of interactive audio that passes them."""
+
+Batch = tuple[Sequence[WindowItem], threading.Event, list[Exception]]
+"""Windows in the engine, what lets them go on, and how they shall fail."""
 
 
 def silence() -> Audio:
@@ -52,7 +60,7 @@ class Engine(FakeEngine):
 
     def __init__(self, replicas: int) -> None:
         super().__init__(FakeOptions(replicas=replicas))
-        self.running: list[tuple[Sequence[WindowItem], threading.Event, list[Exception]]] = []
+        self.running: list[Batch] = []
         self.keys: list[str] = []
         self._guard = threading.Lock()
 
@@ -60,7 +68,7 @@ class Engine(FakeEngine):
         go_on, error = threading.Event(), list[Exception]()
         with self._guard:
             self.running.append((items, go_on, error))
-        assert go_on.wait(30)
+        assert go_on.wait(120)
         if error:
             raise error[0]
         self.keys += [item.key for item in items]
@@ -79,15 +87,19 @@ class SchedulerMachine(RuleBasedStateMachine):
             max_queued_seconds=MOST_SECONDS,
             max_concurrent_requests=MOST_REQUESTS,
             max_batch_seconds=2,
+            task_share=TASK_SHARE,
         )
         self.scheduler = Scheduler(chosen, clock=lambda: self.now)
         self.engine = Engine(replicas)
         self.requests: list[Request] = []
         self.count = 0
         self.closed = False
+        self.stopping = False  # nothing new is let in, the shortest go first
+        self.passed = 0.0  # seconds of interactive audio served while tasks waited
+        self.let_in = 0.0  # seconds of tasks served while interactive requests waited
+        self.owed = 0.0  # what tasks have earned since they wait without a break
         self.lanes: dict[str, Lane] = {}  # of each window
         self.told: set[str] = set()  # windows of batches that were looked at
-        self.halves = False
         self.halved: set[str] = set()
 
     def turn(self, work: Callable[[], Any] = lambda: None) -> Any:
@@ -100,25 +112,34 @@ class SchedulerMachine(RuleBasedStateMachine):
 
         result = self.loop.run_until_complete(settle())
         self.wait_for_threads()
-        self.loop.run_until_complete(settle_only())
         return result
 
     def wait_for_threads(self) -> None:
-        """Until each batch that the scheduler runs is held by the engine."""
-        for _ in range(3000):
-            if self.scheduler.state().running_batches == len(self.engine.running):
-                return
+        """Until each batch that the scheduler runs is held by the engine, and it starts no more."""
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            if self.all_held():
+                self.loop.run_until_complete(settle_only())
+                if self.all_held():
+                    return
             self.loop.run_until_complete(asyncio.sleep(0.001))
         raise AssertionError("a batch was lost between the scheduler and the engine")
+
+    def all_held(self) -> bool:
+        return self.scheduler.state().running_batches == len(self.engine.running)
 
     def alive(self) -> list[Request]:
         return [request for request in self.requests if not request.left]
 
     # --- what may happen ------------------------------------------------------------------------
 
-    @precondition(lambda self: not self.closed)
-    @rule(lane=st.sampled_from(LANES), seconds=st.sampled_from([3.0, 30.0, 90.0, 250.0]))
-    def come(self, lane: Lane, seconds: float) -> None:
+    @precondition(lambda self: not self.closed and not self.stopping)
+    @rule(
+        lane=st.sampled_from(LANES),
+        seconds=st.sampled_from([3.0, 30.0, 90.0, 250.0]),
+        windows=st.integers(0, 12),
+    )
+    def come(self, lane: Lane, seconds: float, windows: int) -> None:
         queued = self.scheduler.queued_seconds
         full = queued > 0 and queued + seconds > MOST_SECONDS
         if full or len(self.alive()) >= MOST_REQUESTS:
@@ -129,6 +150,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         ticket = self.turn(lambda: self.scheduler.admit(lane, seconds))
         self.turn(lambda: ticket.bind(self.engine))
         self.requests.append(Request(ticket, seconds))
+        self.turn(lambda: self.submit(self.requests[-1], windows, DecodeParams("en")))
+
+    def submit(self, request: Request, windows: int, params: DecodeParams) -> None:
+        for _ in range(windows):
+            key = f"w{self.count}"
+            self.count += 1
+            work = request.ticket.decode(key, silence, 1.0, params, self.count)
+            self.lanes[key] = request.ticket.lane
+            request.windows[key] = asyncio.ensure_future(work)
 
     @precondition(lambda self: self.alive() and not self.closed)
     @rule(data=st.data(), windows=st.integers(1, 6), prompted=st.booleans())
@@ -136,17 +166,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         request = data.draw(st.sampled_from(self.alive()))
         params = DecodeParams("en", prompt=(1, 2) if prompted else ())
 
-        def submit() -> None:
-            for _ in range(windows):
-                key = f"w{self.count}"
-                self.count += 1
-                work = request.ticket.decode(key, silence, 1.0, params, self.count)
-                self.lanes[key] = request.ticket.lane
-                request.windows[key] = asyncio.ensure_future(work)
+        self.turn(lambda: self.submit(request, windows, params))
 
-        self.turn(submit)
-
-    @precondition(lambda self: self.alive())
+    @precondition(lambda self: len(self.alive()) > 2)
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
         request = data.draw(st.sampled_from(self.alive()))
@@ -156,14 +178,15 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.engine.running)
     @rule(data=st.data(), how=st.sampled_from(["good", "good", "good", "error", "memory"]))
     def end_batch(self, data: st.DataObject, how: str) -> None:
-        batch = data.draw(st.sampled_from(self.engine.running))
+        self.end_one(data.draw(st.sampled_from(self.engine.running)), how)
+
+    def end_one(self, batch: Batch, how: str) -> None:
         items, go_on, error = batch
         if how == "error":
             error.append(EngineError("broken"))
         elif how == "memory":
             error.append(EngineOutOfMemory())
         self.now += 0.5 * len(items)
-        self.halves = how == "memory"
         self.engine.running.remove(batch)
         keys = {item.key for item in items}
         if how == "memory" and len(keys) > 1:
@@ -174,11 +197,39 @@ class SchedulerMachine(RuleBasedStateMachine):
             for request in self.alive():
                 assert all(task.done() for key, task in request.windows.items() if key in keys)
 
+    @precondition(lambda self: self.engine.running and not self.closed)
+    @rule(turns=st.integers(1, 12), fed=st.sampled_from([None, *LANES]))
+    def batches_end_well(self, turns: int, fed: Lane | None) -> None:
+        """One after the other, while the requests of a lane go on asking."""
+        for _ in range(turns):
+            for request in self.alive():
+                if request.ticket.lane is fed:
+                    self.turn(partial(self.submit, request, 2, DecodeParams("en")))
+                    self.batches_are_of_those_whose_turn_it_is()
+            if self.engine.running:
+                self.end_one(self.engine.running[0], "good")
+                self.batches_are_of_those_whose_turn_it_is()
+
+    @precondition(lambda self: self.alive())
     @rule(seconds=st.sampled_from([0.1, 5.0, 100.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
-    @precondition(lambda self: not self.closed and not self.engine.running)
+    @precondition(lambda self: self.alive())
+    @rule(data=st.data(), seconds=st.sampled_from([1.0, 30.0]))
+    def settle_some(self, data: st.DataObject, seconds: float) -> None:
+        request = data.draw(st.sampled_from(self.alive()))
+        request.ticket.settle(seconds)
+
+    @precondition(lambda self: not self.stopping and len(self.alive()) > 2)
+    @rule()
+    def stop_admitting(self) -> None:
+        self.stopping = True
+        self.scheduler.stop_admitting()
+        with pytest.raises(ShuttingDown):
+            self.scheduler.admit()
+
+    @precondition(lambda self: not self.closed and not self.engine.running and self.count > 20)
     @rule()
     def close(self) -> None:
         self.closed = True
@@ -220,30 +271,58 @@ class SchedulerMachine(RuleBasedStateMachine):
         if self.closed:
             return
         running = {item.key for items, _, _ in self.engine.running for item in items}
-        running |= self.halved
-        waiting = {
-            key
+        waiting = self.waiting(running | self.halved)
+        assert not waiting or len(self.engine.running) == self.engine.info.replicas
+
+    def waiting(self, running: set[str]) -> list[tuple[str, Request]]:
+        """Windows that are neither done nor in ``running``, and whose they are."""
+        return [
+            (key, request)
             for request in self.alive()
             for key, task in request.windows.items()
             if not task.done() and key not in running
-        }
-        assert not waiting or len(self.engine.running) == self.engine.info.replicas
+        ]
 
     @invariant()
-    def a_batch_is_of_the_highest_lane_that_waits(self) -> None:
-        running = {item.key for items, _, _ in self.engine.running for item in items}
-        fresh = running - self.told
+    def batches_are_of_those_whose_turn_it_is(self) -> None:
+        batches = [{item.key for item in items} for items, _, _ in self.engine.running]
+        running = {key for batch in batches for key in batch}
+        fresh = [batch for batch in batches if not batch & self.told]
         self.told |= running
-        if not self.halves and fresh:
-            waiting = [
-                LANES.index(self.lanes[key])
-                for request in self.alive()
-                for key, task in request.windows.items()
-                if not task.done() and key not in running
-            ]
-            worst = max(LANES.index(self.lanes[key]) for key in fresh)
-            assert all(rank >= worst for rank in waiting)
-        self.halves = False
+        waiting = self.waiting(running | self.halved)  # second halves have had their turn
+        for batch in fresh:
+            self.check_turn(batch, waiting)
+        self.count_shares(fresh, waiting)
+
+    def check_turn(self, batch: set[str], waiting: list[tuple[str, Request]]) -> None:
+        lanes = {self.lanes[key] for key in batch}
+        assert len(lanes) == 1
+        lane = lanes.pop()
+        above = {request.ticket.lane for _, request in waiting} & set(LANES[: LANES.index(lane)])
+        # Only tasks may go before a higher lane, before interactive requests and by their claim.
+        assert not above or (lane is Lane.TASK and above == {Lane.INTERACTIVE})
+        if self.stopping:
+            assert not above
+            served = [r for r in self.requests if batch & r.windows.keys()]
+            rest = [r.ticket.seconds for _, r in waiting if r.ticket.lane is lane]
+            assert min(r.ticket.seconds for r in served) <= min(rest, default=float("inf"))
+
+    def count_shares(self, batches: list[set[str]], waiting: list[tuple[str, Request]]) -> None:
+        """Neither lane gets more of the other's part than one batch too much."""
+        wait = {request.ticket.lane for _, request in waiting}
+        for batch in batches:
+            lane = self.lanes[min(batch)]
+            if lane is Lane.INTERACTIVE:
+                self.passed += len(batch)  # each window is a second
+                self.owed += WAGE * len(batch) if Lane.TASK in wait else 0
+            elif lane is Lane.TASK:
+                self.owed = 0.0
+                self.let_in += len(batch) if Lane.INTERACTIVE in wait else 0
+        if Lane.TASK not in wait or self.stopping:
+            self.owed = 0.0
+        assert self.let_in <= WAGE * self.passed + 1e-9
+        # A window's worth, and what the batches of one turn may add before tasks are looked at.
+        assert self.owed < 1 + WAGE * BATCH * self.engine.info.replicas
 
     @invariant()
     def answers_go_to_those_who_asked(self) -> None:

@@ -19,5 +19,8 @@ class QueueSettings(Section):
     max_batch_seconds: Annotated[float, Field(ge=0.1, le=600)] = 2
     """Longest measured time that a batch of long recordings may run while short ones (or higher
     lanes) come; never less than one window."""
+    task_share: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    """Part of the audio seconds that tasks get while interactive requests keep coming; 0 lets
+    tasks wait until nobody else does."""
     request_timeout_s: Annotated[float, Field(ge=1, le=604_800)] = 86_400
     """Longest time one request may take altogether."""
