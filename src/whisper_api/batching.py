@@ -18,6 +18,7 @@ from whisper_api.config import Settings
 from whisper_api.engines.base import Decoded, DecodeParams, Engine, WindowItem
 from whisper_api.errors import EngineError, EngineOutOfMemory
 from whisper_api.fairness import LANES, FairQueue, Share
+from whisper_api.tracing import OFF, Tracing, Values
 from whisper_api.types import Audio, Lane
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Job(Generic[R]):
     done: asyncio.Future[R]
     order: int = 0  #: index of the window in its request
     queued_at: float = 0.0  #: on the runner's clock
+    trace: Any = None  #: of its request, see ``tracing``
 
     @property
     def batch_key(self) -> Hashable:
@@ -59,7 +61,12 @@ class Runner:
     """One engine's queue and threads. Lives on one event loop."""
 
     def __init__(
-        self, engine: Engine, settings: Settings, clock: Callable[[], float], on_batch: OnBatch
+        self,
+        engine: Engine,
+        settings: Settings,
+        clock: Callable[[], float],
+        on_batch: OnBatch,
+        tracing: Tracing = OFF,
     ) -> None:
         """``on_batch`` is told about each batch."""
         self.engine = engine
@@ -67,6 +74,7 @@ class Runner:
         self.rtf: float | None = None  #: engine seconds for a second of audio
         self._settings = settings
         self._clock = clock
+        self._tracing = tracing
         self._on_batch = on_batch
         self._queue: FairQueue[Job[Any]] = FairQueue(
             lambda job: job.done.done(), settings.task_share
@@ -92,6 +100,7 @@ class Runner:
         """Queue one window; ``short``: its request has little audio."""
         share.short = short
         job.queued_at = self._clock()
+        job.trace = self._tracing.here()
         calm = job.queued_at + CALM_SECONDS
         self._lane_until[share.lane] = calm
         if short:
@@ -162,8 +171,7 @@ class Runner:
             outcomes = [EngineError("The engine was closed.")] * len(batch)
         finally:
             self.running -= 1
-        waited = started - min(job.queued_at for job in batch)
-        self._measure(batch, self._clock() - started, waited)
+        self._measure(batch, self._clock() - started, started)
         for job, outcome in zip(batch, outcomes, strict=True):
             if job.done.done():
                 continue
@@ -188,12 +196,22 @@ class Runner:
             log.error("engine failed on a batch of %d windows: %s", len(batch), error)
             return [error] * len(batch)
 
-    def _measure(self, batch: Sequence[Job[Any]], wall: float, waited: float) -> None:
+    def _measure(self, batch: Sequence[Job[Any]], wall: float, started: float) -> None:
         audio = sum(job.seconds for job in batch)
         if batch[0].params is not None and audio > 0:
             self.rtf = _smooth(self.rtf, wall / audio / self._replicas)
             self._item_seconds = _smooth(self._item_seconds, wall / len(batch))
-        self._on_batch(len(batch), audio, wall, waited)
+        self._on_batch(len(batch), audio, wall, started - min(job.queued_at for job in batch))
+        if self._tracing.on:
+            info, kind = self.engine.info, "detect" if batch[0].params is None else "decode"
+            values: Values = {
+                "whisper.engine": info.engine,
+                "whisper.model": info.model,
+                "whisper.batch.windows": len(batch),
+                "whisper.batch.audio_seconds": audio,
+            }
+            waits = [(job.trace, started - job.queued_at) for job in batch]
+            self._tracing.batch(f"engine.{kind}", values, waits, wall)
 
 
 def _compute(engine: Engine, batch: Sequence[Job[Any]]) -> list[Outcome]:

@@ -32,6 +32,7 @@ from whisper_api.metrics import Metrics
 from whisper_api.pool import Pool
 from whisper_api.prompts import build_prompt
 from whisper_api.scheduler import Scheduler, Ticket
+from whisper_api.tracing import OFF, Tracing
 from whisper_api.types import (
     AudioFile,
     Coverage,
@@ -87,7 +88,9 @@ class Pipeline:
         pool: Pool,
         scheduler: Scheduler,
         metrics: Metrics,
+        tracing: Tracing = OFF,
     ) -> None:
+        self.tracing = tracing
         self._decoder = decoder
         self._detector = detector
         self._effort = effort
@@ -262,7 +265,8 @@ class Pipeline:
     def _timed(self, stage: str) -> Iterator[None]:
         started = perf_counter()
         try:
-            yield
+            with self.tracing.span(stage):
+                yield
         finally:
             seconds = perf_counter() - started
             self._metrics.stage_seconds.labels(stage=stage).observe(seconds)

@@ -32,6 +32,7 @@ from whisper_api.stored_audio import StoredAudio
 from whisper_api.tasks.live import Parts
 from whisper_api.tasks.service import Tasks
 from whisper_api.tasks.transcripts import KeptTranscripts
+from whisper_api.tracing import OFF, Tracing
 from whisper_api.types import Lane, Options, Transcript
 from whisper_api.uploads import UploadStore
 
@@ -67,6 +68,7 @@ class Runtime:
     tasks: Tasks
     playback: Playback
     history: History
+    tracing: Tracing
     failure: str | None = field(default=None)
     """Why the default model could not be loaded, in words for people."""
     ready: bool = False
@@ -177,21 +179,22 @@ class _DownloadLog:
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
+async def open_runtime(settings: Settings, tracing: Tracing = OFF) -> AsyncIterator[Runtime]:
     """Build the parts, and on the way out drain, close and clean up."""
     await asyncio.to_thread(settings.scratch_dir.mkdir, parents=True, exist_ok=True)
     await asyncio.to_thread(sweep, settings.scratch_dir)
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(asyncio.to_thread, tracing.close)
         metrics = Metrics()
         decoder = Decoder(settings)
         await asyncio.to_thread(decoder.start)
         stack.push_async_callback(asyncio.to_thread, decoder.close)
         store = ModelStore(settings)
-        scheduler, pool = _engines(settings, metrics, store, stack)
+        scheduler, pool = _engines(settings, metrics, store, stack, tracing)
         detector = await asyncio.to_thread(SpeechDetector)
         effort = Effort(settings.vad_threads)
         stack.callback(effort.close)
-        pipeline = Pipeline(decoder, detector, effort, pool, scheduler, metrics)
+        pipeline = Pipeline(decoder, detector, effort, pool, scheduler, metrics, tracing)
         pulls = Pulls(store)
         stack.push_async_callback(pulls.close)
         jobs = Jobs(settings, pipeline, metrics)
@@ -224,13 +227,18 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             tasks=tasks,
             playback=playback,
             history=history,
+            tracing=tracing,
         )
 
 
 def _engines(
-    settings: Settings, metrics: Metrics, store: ModelStore, stack: AsyncExitStack
+    settings: Settings,
+    metrics: Metrics,
+    store: ModelStore,
+    stack: AsyncExitStack,
+    tracing: Tracing,
 ) -> tuple[Scheduler, Pool]:
-    scheduler = Scheduler(settings)
+    scheduler = Scheduler(settings, tracing=tracing)
     scheduler.on_batch = metrics.observe_batch
     metrics.follow_queue(lambda: scheduler.state().by_lane)
     pool = Pool(settings, store, closing=scheduler.forget, loaded=metrics.observe_load)

@@ -23,6 +23,7 @@ from whisper_api.engines.base import Decoded, DecodeParams, Engine
 from whisper_api.errors import Overloaded, ShuttingDown
 from whisper_api.fairness import LANES, Share
 from whisper_api.logs import request_id_var
+from whisper_api.tracing import OFF, Tracing
 from whisper_api.types import Audio, Lane
 from whisper_api.usage import owner_var
 
@@ -159,9 +160,16 @@ class Ticket:
 class Scheduler:
     """All requests, all engines of one process. Lives on one event loop."""
 
-    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        tracing: Tracing = OFF,
+    ) -> None:
         self.settings = settings
         self.clock = clock
+        self._tracing = tracing
         self.on_batch: OnBatch | None = None
         self._runners: dict[int, Runner] = {}
         self._tickets: dict[Ticket, None] = {}  # in order of admission
@@ -305,7 +313,7 @@ class Scheduler:
     def _runner(self, engine: Engine) -> Runner:
         runner = self._runners.get(id(engine))
         if runner is None:
-            runner = Runner(engine, self.settings, self.clock, self._note_batch)
+            runner = Runner(engine, self.settings, self.clock, self._note_batch, self._tracing)
             self._runners[id(engine)] = runner
             if self._draining:
                 runner.hasten()

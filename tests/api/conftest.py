@@ -14,16 +14,19 @@ import pytest_asyncio
 from whisper_api.api.app import create_app
 from whisper_api.config import Settings
 from whisper_api.runtime import Runtime
+from whisper_api.tracing import Tracing
 
 Send = Callable[..., Any]
 OpenApp = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 
 @asynccontextmanager
-async def running(data_dir: Path, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def running(
+    data_dir: Path, tracing: Tracing | None = None, /, **settings: Any
+) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a fresh application; ``client.app`` is the application."""
     chosen = {"engine": "fake", "model_path": "fake", "vad": False, "decode_workers": 1}
-    app = create_app(Settings(data_dir=data_dir, **{**chosen, **settings}))
+    app = create_app(Settings(data_dir=data_dir, **{**chosen, **settings}), tracing)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:

@@ -71,7 +71,8 @@ def test_every_import_is_declared() -> None:
     for module in imported():
         names = {normal(name) for name in distributions.get(module, [module])}
         # A part of pydantic that has a distribution of its own, and what an extra brings.
-        assert names & (declared() | {"pydantic-core"} | declared("openvino")), module
+        extras = declared("openvino") | declared("otel")
+        assert names & (declared() | {"pydantic-core"} | extras), module
 
 
 def test_python_versions_agree_everywhere() -> None:

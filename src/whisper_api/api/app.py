@@ -40,10 +40,27 @@ from whisper_api.api.guards import (
 )
 from whisper_api.api.prefix import Prefix
 from whisper_api.api.profiles import check_profiles
+from whisper_api.api.route_names import UNKNOWN, RouteNames
+from whisper_api.api.traces import Trace
 from whisper_api.config import Settings
 from whisper_api.keys import KeyRing
 from whisper_api.rate_limits import RateLimits
 from whisper_api.runtime import open_runtime, settle
+from whisper_api.tracing import OFF, Tracing, open_tracing
+
+ROUTED = (
+    transcriptions,
+    tasks,
+    task_audio,
+    uploads,
+    model_catalog,
+    model_admin,  # before models: its fixed paths are no ids
+    history,
+    models,
+    session,
+    system,
+)
+"""Modules with routes, in the order in which those are tried."""
 
 access = logging.getLogger("whisper_api.access")
 
@@ -54,13 +71,16 @@ this server as `base_url`. Every error has the same shape:
 """
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
     """The application for ``settings``; its lifespan opens the runtime and loads the model.
 
+    ``tracing`` stands in for what ``settings`` say of it.
+
     Raises:
-        SettingsError: a profile holds what no request may send.
+        SettingsError: a profile holds what no request may send, or tracing is not installed.
     """
     check_profiles(settings)
+    tracing = tracing or open_tracing(settings)
     app = FastAPI(
         title="Whisper API server",
         description=DESCRIPTION,
@@ -68,38 +88,36 @@ def create_app(settings: Settings) -> FastAPI:
         servers=[{"url": settings.root_path}] if settings.root_path else None,
         docs_url=None,
         redoc_url=None,
-        lifespan=_lifespan(settings),
-        middleware=guards(settings),
+        lifespan=_lifespan(settings, tracing),
+        middleware=guards(settings, tracing),
         # Every route may answer so; with this nothing is said of the framework's own 422.
         responses=schemas.ANY_ERROR,
     )
     app.state.settings = settings
     app.state.notes = {}
     errors.install(app)
-    app.include_router(transcriptions.router)
-    app.include_router(tasks.router)
-    app.include_router(task_audio.router)
-    app.include_router(uploads.router)
-    app.include_router(model_catalog.router)
-    app.include_router(model_admin.router)  # before models: its fixed paths are no ids
-    app.include_router(history.router)
-    app.include_router(models.router)
-    app.include_router(session.router)
-    app.include_router(system.router)
+    for module in ROUTED:
+        app.include_router(module.router)
     app.mount("/web", system.page_files(), name="web")
     app.mount("/docs", system.docs_files(), name="docs")
+    app.state.route_name = RouteNames(
+        [*(route for module in ROUTED for route in module.router.routes), *app.router.routes]
+    )
     return app
 
 
-def guards(settings: Settings) -> list[Middleware]:
+def guards(settings: Settings, tracing: Tracing = OFF) -> list[Middleware]:
     """What stands around every request, outermost first."""
     keys = Authenticator(KeyRing(settings))
     outside = [Middleware(Prefix, root_path=settings.root_path)] if settings.root_path else []
+    untraced = settings.request_logging.exclude_endpoints
+    traced = [Middleware(Trace, tracing=tracing, quiet=untraced)] if tracing.on else []
     return [
         *outside,
         # The address of who is behind a trusted proxy.
         Middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies)),
         Middleware(RequestId),
+        *traced,
         Middleware(Watch, on_request=_noter(settings)),
         Middleware(HostCheck, allowed=settings.allowed_hosts, listening_on=settings.host),
         Middleware(Cors),
@@ -111,10 +129,12 @@ def guards(settings: Settings) -> list[Middleware]:
     ]
 
 
-def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _lifespan(
+    settings: Settings, tracing: Tracing
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_runtime(settings) as runtime:
+        async with open_runtime(settings, tracing) as runtime:
             await runtime.open_records()
             app.state.runtime = runtime
             await runtime.tasks.start(errors.error_of, tasks.webhook_data)
@@ -155,14 +175,14 @@ def _noter(settings: Settings) -> Callable[[Scope, int, float], None]:
     def note(scope: Scope, status: int, seconds: float) -> None:
         runtime = getattr(scope["app"].state, "runtime", None)
         # The route's pattern: strange paths must not become labels of metrics.
-        route = getattr(scope.get("route"), "path", "other")
+        route = scope["app"].state.route_name(scope)
         if runtime is not None:
             runtime.metrics.observe_request(route, status, seconds)
         if scope["path"] not in quiet:
             client = (scope.get("client") or ("-",))[0]
             ms = seconds * 1000
             # A path that is no route may say anything, and ids need no log: the pattern will do.
-            path = route if route != "other" else "(unknown)"
+            path = route if route != UNKNOWN else "(unknown)"
             stages = {name: round(took * 1000) for name, took in scope["state"]["stages"].items()}
             fields = {"client": client, "method": scope["method"], "route": path, "status": status}
             fields |= {"ms": round(ms, 1), "stages_ms": stages}

@@ -155,6 +155,7 @@ def install(app: FastAPI) -> None:
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         message, code = _http_words(request, error)
+        count_failure(request.scope, code)
         type_ = SERVER if error.status_code >= 500 else INVALID
         return _respond(error.status_code, error_body(message, type_, code=code), error.headers)
 
@@ -163,6 +164,7 @@ def install(app: FastAPI) -> None:
         first = error.errors()[0]
         param = ".".join(str(part) for part in first["loc"][1:]) or None
         where = f"{param}: " if param else ""
+        count_failure(request.scope, "invalid_value")
         return _respond(400, error_body(f"{where}{first['msg']}.", INVALID, param, "invalid_value"))
 
     app.add_exception_handler(errors.WhisperApiError, ours)

@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
 from time import perf_counter
 
 from fastapi import APIRouter, Request
@@ -101,7 +100,8 @@ async def serve(request: Request, reader: bodies.Reader, task: Task) -> Response
     async with AsyncExitStack() as stack:
         scratch = await asyncio.to_thread(Scratch.create, runtime.settings.scratch_dir)
         await stack.enter_async_context(scratch)
-        source = await reader(request, runtime, scratch)
+        with runtime.tracing.span("receive"):
+            source = await reader(request, runtime, scratch)
         asked = parse_request(source.fields, runtime.settings, task)
         door = Door(runtime, source, asked, terms, owner, scratch, started)
         answer = await sse.while_connected(request.receive, door.answer(request.headers, stack))
@@ -143,7 +143,7 @@ class Door:
             first = await listener.next(sse.KEEP_ALIVE_S)
             answer: Response = sse.event_stream(sse.frames(listener, first, asked))
         elif patient:
-            finish = partial(render, asked=asked, started=self.started)
+            finish = self._render
             every = settings.json_keep_alive_s
             answer = await slow_json(listener.transcript(), finish, every, stack)
         else:
@@ -151,7 +151,7 @@ class Door:
                 transcript = await listener.transcript()
             except RequestTimedOut:
                 raise self._late(limit) from None
-            answer = await asyncio.to_thread(render, transcript, asked, self.started)
+            answer = await asyncio.to_thread(self._render, transcript)
         answer.headers["x-cache"] = listener.outcome
         if recording is not None:
             recording.mark(answer)
@@ -159,6 +159,10 @@ class Door:
             answer.headers["x-queue-position"] = str(place[0])
             answer.headers["x-queue-eta"] = f"{place[1]:.1f}"
         return answer
+
+    def _render(self, transcript: Transcript) -> Response:
+        with self.runtime.tracing.span("format"):
+            return render(transcript, self.asked, self.started)
 
     async def _listen(self, stack: AsyncExitStack, until: float) -> Listener:
         # A wrong model name is told before anything is fetched or looked into.

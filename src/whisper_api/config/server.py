@@ -68,6 +68,11 @@ class ServerSettings(Section):
     """File that the log is written to as well."""
     request_logging: RequestLogging = RequestLogging()
     """The access log."""
+    tracing: bool = False
+    """Whether OpenTelemetry traces requests (extra ``otel``); its ``OTEL_…`` variables hold."""
+    tracing_endpoint: str | None = None
+    """Address that traces are sent to (OTLP over HTTP), without ``/v1/traces``; null:
+    ``OTEL_EXPORTER_OTLP_ENDPOINT``, else http://localhost:4318."""
     drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 25
     """How long running requests may take to finish after a stop signal."""
     data_dir: FilePath = Field(

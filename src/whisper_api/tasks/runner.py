@@ -93,15 +93,15 @@ class Runner:
 
     async def plan(self, ident: str) -> int:
         """The plan step: its windows' number."""
-        return await self._step(ident, self._plan)
+        return await self._step("plan", ident, self._plan)
 
     async def batch(self, ident: str, first: int) -> int:
         """A batch step: the index of the next window."""
-        return await self._step(ident, lambda attempt: self._batch(attempt, first))
+        return await self._step("batch", ident, lambda attempt: self._batch(attempt, first))
 
     async def merge(self, ident: str) -> int:
         """The last step."""
-        return await self._step(ident, self._merge)
+        return await self._step("merge", ident, self._merge)
 
     async def end(self, ident: str) -> int:
         """Let go of everything."""
@@ -128,14 +128,15 @@ class Runner:
             except WhisperApiError as error:
                 log.warning("interrupted tasks could not be noted: %s", error.message)
 
-    async def _step(self, ident: str, work: Callable[[Attempt], Awaitable[int]]) -> int:
+    async def _step(self, name: str, ident: str, work: Callable[[Attempt], Awaitable[int]]) -> int:
         """Run ``work``; its errors become the task's state."""
         attempt = self.attempts.get(ident)
         if self.leaving or attempt is None or attempt.stopped:
             return LEFT if self.leaving else ENDED
         attempt.task = asyncio.current_task()
         try:
-            return await work(attempt)
+            with self._parts.pipeline.tracing.step(f"task.{name}", {"whisper.task_id": ident}):
+                return await work(attempt)
         except asyncio.CancelledError:
             if not attempt.stopped:
                 raise
