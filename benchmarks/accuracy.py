@@ -2,9 +2,10 @@
 
     python benchmarks/accuracy.py --held training/data [--digits FOLDER] [--count 360]
 
-``--held`` is a folder with the held-out voices that ``training/data.py`` makes; ``--digits`` one
-with recordings of people named ``{digit}_{speaker}_{n}.wav``. Prints a table and, with
-``--json FILE``, writes the figures. Only English digits of people are there to be measured.
+``--held`` is a folder with the held-out voices that ``training/data.py`` makes, among them two
+recorded speakers with a foreign accent, measured apart; ``--digits`` one with recordings of people
+named ``{digit}_{speaker}_{n}.wav``. Prints a table and, with ``--json FILE``, writes the figures.
+Only English digits of people are there to be measured.
 """
 
 from __future__ import annotations
@@ -53,11 +54,13 @@ class Clip:
     group: str = ""
 
 
-def held_out(folder: Path, language: str, count: int, longest: float = 12.0) -> list[Clip]:
+def held_out(
+    folder: Path, language: str, count: int, longest: float = 12.0, files: str = "held-*.json"
+) -> list[Clip]:
     """Random utterances of held-out voices from every set, half a second of silence around."""
     groups: dict[str, list[Clip]] = defaultdict(list)
     names = {kind: name for name, (kinds, _) in SETS.items() for kind in kinds}
-    for table in sorted(folder.glob("held-*.json")):
+    for table in sorted(folder.glob(files)):
         samples = np.memmap(table.with_suffix(".i16"), dtype=np.int16, mode="r")
         for row in json.loads(table.read_text("utf-8")):
             at, length, lang, words, english, times, _, kind = row
@@ -224,6 +227,10 @@ async def measure_language(
     figures |= {f"{k}_{language}": v for k, v in time_errors(clips, results).items()}
     found = sum(r.language == language for r in results)
     figures[f"language_detected_{language}"] = found / len(clips)
+    accented = held_out(args.held, language, args.count, files="heldspeakers-*.json")
+    if accented:
+        texts = await transcribe(runtime, accented, language)
+        figures |= by_set(accented, texts, f"wer_{language}_accented")
     noisy = [with_noise(clip, 10, rng) for clip in clips]
     heard = await transcribe(runtime, noisy, language)
     figures |= by_set(noisy, heard, f"wer_{language}_10db")

@@ -7,14 +7,16 @@ import argparse
 import json
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from diphones import HELD, SPEAKERS, Speaker, arrange, sounds, speak
 from foreign import ENGLISH_DIGITS, RUSSIAN_DIGITS
-from speakers import NAMES, data_folder
-from text import Phrase, phrase, random_phrase
-from voices import RATE, Espeak, Flite, Spoken, festival, trim
+from speakers import BREATHY, NAMES, data_folder
+from text import Phrase, phrase, random_phrase, spelled
+from voices import RATE, Espeak, Flite, Spoken, festival, trim, whispered
 
 EN_ACCENTS = (
     "en-us",
@@ -127,6 +129,47 @@ def festival_utterances(
             yield item, f"festival:{voice}", spoken
 
 
+def speaker_utterances(
+    speaker: Speaker, lang: str, count: int, rng: np.random.Generator, pick: Pick = random_phrase
+) -> Iterator[Utterance]:
+    """A recorded speaker of another language."""
+    engine = Espeak(data_folder())
+    for begun in range(0, count, 200):
+        items, lines = [], []
+        for _ in range(min(200, count - begun)):
+            item = pick(rng, lang)
+            accent = "ru" if lang == "ru" else str(rng.choice(["en-us", "en", "en-gb-x-rp"]))
+            rate, rhotic = int(rng.integers(105, 235)), rng.random() < 0.6
+            said = sounds(engine, lang, read_out(rng, item), accent, rate, rhotic)
+            line = arrange(rng, speaker, said) if said is not None else None
+            if line is not None and len(line.words) == len(item.words):
+                items.append(item)
+                lines.append(line)
+        for item, spoken in zip(items, speak(speaker, lines), strict=True):
+            if spoken is not None:
+                yield item, f"diphones:{speaker.voice}", spoken
+
+
+def breathy_utterances(
+    lang: str, count: int, rng: np.random.Generator, pick: Pick = random_phrase
+) -> Iterator[Utterance]:
+    """espeak-ng's voices nearly without a tone."""
+    engine = Espeak(data_folder())
+    for _ in range(count):
+        item = pick(rng, lang)
+        voice = f"{rng.choice(['en-us', 'en', 'en-gb-x-rp']) if lang == 'en' else 'ru'}+{rng.choice(BREATHY)}"
+        rate, pitch = int(rng.integers(105, 240)), int(rng.integers(15, 90))
+        spoken = engine.say(read_out(rng, item), voice, rate, pitch, 50, int(rng.integers(0, 8)))
+        if spoken is not None:
+            yield item, f"espeak:{voice}", spoken
+
+
+def whispers(some: Iterator[Utterance], rng: np.random.Generator) -> Iterator[Utterance]:
+    """The same utterances, whispered."""
+    for item, voice, spoken in some:
+        yield item, f"whispered:{voice}", whispered(spoken, rng)
+
+
 def write_shard(out: Path, name: str, utterances: Iterator[Utterance]) -> None:
     """Trim, level, and store; the json appears last, so a shard with one is whole."""
     records, position = [], 0
@@ -155,13 +198,29 @@ def write_shard(out: Path, name: str, utterances: Iterator[Utterance]) -> None:
     print(f"{name}: {len(records)} utterances, {position / RATE / 3600:.2f} h", flush=True)
 
 
-def jobs(scale: float) -> list[tuple[str, Callable[[np.random.Generator], Iterator[Utterance]]]]:
+Job = tuple[str, Callable[[np.random.Generator], Iterator[Utterance]]]
+MSU = "voice_msu_ru_nsh_clunits"
+
+
+def british_utterances(count: int, rng: np.random.Generator) -> Iterator[Utterance]:
+    """espeak-ng's British English."""
+    engine = Espeak(data_folder())
+    for _ in range(count):
+        item = random_phrase(rng, "en")
+        voice = f"en+{rng.choice(VARIANTS if rng.random() < 0.5 else NAMES)}"
+        rate, pitch, spread = rng.integers(105, 260), rng.integers(15, 90), rng.integers(10, 95)
+        spoken = engine.say(read_out(rng, item), voice, int(rate), int(pitch), int(spread))
+        if spoken is not None:
+            yield item, f"espeak:{voice}", spoken
+
+
+def jobs(scale: float) -> list[Job]:
     """All shards, in the order in which they should be made (training may start on the first ones)."""
 
     def n(count: int) -> int:
         return max(8, int(count * scale))
 
-    plan: list[tuple[str, Callable[[np.random.Generator], Iterator[Utterance]]]] = [
+    plan: list[Job] = [
         ("held-espeak-en", lambda r: espeak_utterances("en", n(1100), r, True)),
         ("held-espeak-ru", lambda r: espeak_utterances("ru", n(1500), r, True)),
         ("held-flite", lambda r: flite_utterances(n(500), r, True)),
@@ -192,11 +251,46 @@ def jobs(scale: float) -> list[tuple[str, Callable[[np.random.Generator], Iterat
             plan.append(
                 (f"{voice}-{block}", lambda r, v=voice: festival_utterances(v, "en", n(400), r))
             )
-        voice = "voice_msu_ru_nsh_clunits"
-        plan.append(
-            (f"{voice}-{block}", lambda r, v=voice: festival_utterances(v, "ru", n(1300), r))
-        )
-    return plan
+        plan.append((f"{MSU}-{block}", partial(festival_utterances, MSU, "ru", n(1300))))
+    return plan + more_jobs(n)
+
+
+def more_jobs(n: Callable[[int], int]) -> list[Job]:
+    """Recorded speakers of other languages, whispers, and what was short of examples."""
+    plan: list[Job] = [
+        (f"heldspeakers-{lang}", partial(held_speakers, lang, n(300))) for lang in ("en", "ru")
+    ]
+    for lang in ("ru", "en"):
+        plan += [
+            (f"breathy-{lang}", partial(breathy_utterances, lang, n(3000))),
+            (
+                f"whispered-{lang}",
+                lambda r, o=lang: whispers(espeak_utterances(o, n(2500), r, False), r),
+            ),
+            (f"letters-{lang}", lambda r, o=lang: espeak_utterances(o, n(1600), r, False, spelled)),
+        ]
+    for name, speaker in SPEAKERS.items():
+        for lang in speaker.languages if name not in HELD else ():
+            say, digits = partial(speaker_utterances, speaker, lang), 1200 if lang == "en" else 400
+            plan += [
+                (f"{name}-{lang}", partial(say, n(1400))),
+                (f"{name}-digits-{lang}", partial(say, n(digits), pick=one_digit)),
+                (f"{name}-letters-{lang}", partial(say, n(200), pick=spelled)),
+            ]
+    return [
+        *plan,
+        ("espeak-gb", partial(british_utterances, n(2500))),
+        ("letters-flite", lambda r: flite_utterances(n(700), r, False, spelled)),
+        ("whispered-flite", lambda r: whispers(flite_utterances(n(1500), r, False), r)),
+        ("whispered-msu", lambda r: whispers(festival_utterances(MSU, "ru", n(1000), r), r)),
+        (f"{MSU}-4", partial(festival_utterances, MSU, "ru", n(1300))),
+    ]
+
+
+def held_speakers(lang: str, count: int, rng: np.random.Generator) -> Iterator[Utterance]:
+    """The recorded speakers that are only listened to."""
+    for name in HELD:
+        yield from speaker_utterances(SPEAKERS[name], lang, count, rng)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from foreign import ENGLISH_DIGITS, RUSSIAN_DIGITS
 LANGUAGES = set(ENGLISH_DIGITS) | set(RUSSIAN_DIGITS)
 COUNT = 190
 NAMES = [f"own{number}" for number in range(COUNT)]
+BREATHY = [f"sigh{number}" for number in range(20)]
 KEPT = set(
     "en en-US en-GB-scotland en-GB-x-rp en-GB-x-gbclan en-GB-x-gbcwmd en-029 en-US-nyc ru ru-LV".split()
 )
@@ -50,6 +51,24 @@ def variant(number: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def breathy(number: int) -> str:
+    """The text of a variant with much breath and little tone or none."""
+    rng = np.random.default_rng([43, number])
+    tract, low = float(np.exp(rng.uniform(-0.2, 0.22))), rng.uniform(60, 180)
+    lines = ["language variant", f"name {BREATHY[number]}", f"pitch {low:.0f} {low * 1.3:.0f}"]
+    for formant in range(8):
+        shift = tract * float(np.exp(rng.normal(0, 0.05)))
+        height = rng.uniform(0, 60) if formant == 0 else rng.uniform(60, 130)
+        lines.append(f"formant {formant} {100 * shift:.0f} {height:.0f} {rng.uniform(70, 200):.0f}")
+    lines.append(f"voicing {rng.uniform(0, 30):.0f}")
+    falling = np.exp(-np.arange(6) * rng.uniform(0.1, 0.5)) * rng.uniform(50, 100)
+    lines.append("breath " + " ".join(f"{v * rng.uniform(0.6, 1.4):.0f}" for v in falling))
+    lines.append("breathw " + " ".join(f"{v:.0f}" for v in np.sort(rng.uniform(120, 500, 6))))
+    if rng.random() < 0.6:
+        lines.append(f"flutter {rng.integers(0, 25)}")
+    return "\n".join(lines) + "\n"
+
+
 def data_folder() -> Path:
     """A folder with espeak-ng's data and our variants, made at the first call."""
     folder = Path(__file__).parent / "data" / "espeak"
@@ -63,6 +82,10 @@ def data_folder() -> Path:
         for number, name in enumerate(NAMES):
             Path(partial, "espeak-ng-data", "voices", "!v", name).write_text(
                 variant(number), "utf-8"
+            )
+        for number, name in enumerate(BREATHY):
+            Path(partial, "espeak-ng-data", "voices", "!v", name).write_text(
+                breathy(number), "utf-8"
             )
         try:
             partial.rename(folder)

@@ -158,7 +158,7 @@ def _dated(rng: np.random.Generator, lang: str) -> Phrase:
     return _pair(*(russian if lang == "ru" else english), lang, "phone")
 
 
-def _spelled(rng: np.random.Generator, lang: str) -> Phrase:
+def spelled(rng: np.random.Generator, lang: str) -> Phrase:
     """Letters; the synthesizers read their names. Translating them means writing them as they sound."""
     table = dates.EN_LETTERS if lang == "en" else dates.RU_LETTERS
     sounds = dates.EN_LETTER_SOUNDS if lang == "en" else dates.RU_LETTER_SOUNDS
@@ -185,7 +185,7 @@ def random_phrase(rng: np.random.Generator, lang: str) -> Phrase:
     if kind < 0.70:
         return _dated(rng, lang)
     if kind < 0.73:
-        return _spelled(rng, lang)
+        return spelled(rng, lang)
     return _everyday(rng, lang)
 
 

@@ -174,7 +174,7 @@ class Trainer:
                     }
                 )
                 sums[:] = 0
-            if self.rank == 0 and (time.monotonic() - saved > 300 or done >= 1):
+            if self.rank == 0 and (time.monotonic() - saved > 600 or done >= 1):
                 saved = time.monotonic()
                 self._save()
             if done >= 1:
@@ -223,7 +223,7 @@ class Trainer:
         live = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.model.load_state_dict(self.ema)
         self.model.eval()
-        wer = held_out_wer(self.model, self.tokens, self.held, 8.0, 128)
+        wer = held_out_wer(self.model, self.tokens, self.held, 8.0, 96)
         self.model.load_state_dict(live)
         self.model.train()
         self._say({f"wer_{k}": v for k, v in wer.items()})
@@ -261,7 +261,10 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=HERE / "runs")
     args = parser.parse_args()
     args.runs.mkdir(exist_ok=True)
-    mp.spawn(work, (args.processes, args.minutes, args.runs), args.processes)
+    if args.processes == 1:
+        work(0, 1, args.minutes, args.runs)
+    else:
+        mp.spawn(work, (args.processes, args.minutes, args.runs), args.processes)
 
 
 if __name__ == "__main__":

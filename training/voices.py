@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from scipy.signal import resample_poly
+from scipy.linalg import solve_toeplitz
+from scipy.signal import lfilter, resample_poly
 
 RATE = 16000
 Times = list[tuple[float, float]]
@@ -56,6 +57,29 @@ def trim(spoken: Spoken, margin: float = 0.02) -> Spoken | None:
     return Spoken(audio[first:last], times)
 
 
+def whispered(spoken: Spoken, rng: np.random.Generator) -> Spoken:
+    """The same mouth without the voice: each frame's LPC filter driven by noise."""
+    order, frame, hop = 18, 400, 160
+    audio = np.concatenate([spoken.audio, np.zeros(frame, np.float32)]).astype(np.float64)
+    audio[1:] -= 0.9 * audio[:-1].copy()
+    result, shape = np.zeros(len(audio)), np.hanning(frame)
+    noise = rng.standard_normal(len(audio) + frame)
+    for at in range(0, len(audio) - frame, hop):
+        part = audio[at : at + frame] * shape
+        likeness = np.correlate(part, part, "full")[frame - 1 : frame + order]
+        if likeness[0] < 1e-9:
+            continue
+        likeness[0] *= 1.0003
+        taps = solve_toeplitz(likeness[:order], likeness[1:])
+        rest = max(likeness[0] - taps @ likeness[1:], 0.0)
+        made = lfilter([1.0], [1.0, *-taps], noise[at : at + frame])
+        made *= np.sqrt(rest / frame)
+        result[at : at + frame] += made * shape
+    tilt = rng.uniform(0.0, 0.7)  # whispers are brighter than voices
+    result = lfilter([1.0], [1.0, -tilt], result)[: len(spoken.audio)]
+    return Spoken(result.astype(np.float32), spoken.times)
+
+
 class _EspeakId(ctypes.Union):
     _fields_ = [("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8)]
 
@@ -85,13 +109,14 @@ class Espeak:
         """`data` is a folder that holds espeak-ng-data; None takes the system's."""
         self._lib = ctypes.CDLL("libespeak-ng.so.1")
         where = str(data).encode() if data else None
-        self._rate = int(self._lib.espeak_Initialize(2, 0, where, 0))
+        self._rate = int(self._lib.espeak_Initialize(2, 0, where, 1))  # tell phones, too
         if self._rate <= 0:
             raise RuntimeError(
                 "espeak-ng could not start: is the package espeak-ng-data installed?"
             )
         self._samples: list[np.ndarray] = []
-        self._words: list[tuple[int, float]] = []
+        self.words: list[tuple[int, float]] = []  # place in the text, seconds
+        self.phones: list[tuple[str, float]] = []  # espeak-ng's name, or | and a word's place
         self._callback = _CALLBACK(self._collect)
         self._lib.espeak_SetSynthCallback(self._callback)
 
@@ -102,7 +127,11 @@ class Espeak:
         while events[index].type != 0:  # type: ignore[index]
             event = events[index]  # type: ignore[index]
             if event.type == 1:
-                self._words.append((event.text_position - 1, event.audio_position / 1000))
+                self.words.append((event.text_position - 1, event.audio_position / 1000))
+                self.phones.append((f"|{event.text_position - 1}", event.audio_position / 1000))
+            elif event.type == 7:
+                name = bytes(event.id.string).split(b"\0")[0].decode("ascii", "replace")
+                self.phones.append((name, event.audio_position / 1000))
             index += 1
         return 0
 
@@ -114,7 +143,7 @@ class Espeak:
             return None
         for key, value in ((1, rate), (3, pitch), (4, spread), (7, gap)):
             self._lib.espeak_SetParameter(key, value, 0)
-        self._samples, self._words = [], []
+        self._samples, self.words, self.phones = [], [], []
         text = " ".join(words).encode()
         self._lib.espeak_Synth(text, len(text) + 1, 0, 1, 0, 1, None, None)
         if not self._samples:
@@ -125,7 +154,7 @@ class Espeak:
     def _times(self, words: list[str], total: float) -> Times:
         starts: list[float | None] = []
         position = 0
-        by_position = dict(self._words)
+        by_position = dict(self.words)
         for word in words:
             starts.append(by_position.get(position))
             position += len(word) + 1

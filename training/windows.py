@@ -52,7 +52,7 @@ class Recipe:
     nothing: float = 0.05
     translate: float = 0.1
     prompt: float = 0.1
-    english: float = 0.57
+    english: float = 0.5
     words: float = 0.3  # how often a phrase is taken from those that are no plain numbers
 
 
@@ -79,15 +79,14 @@ class Corpus:
     def __init__(self, folder: Path, held: bool) -> None:
         self.items: dict[str, list[Utterance]] = {"en": [], "ru": []}
         for table in sorted(folder.glob("*.json")):
-            if table.name.startswith("held") != held:
+            if not table.name.startswith("held-") if held else table.name.startswith("held"):
                 continue
             samples = np.memmap(table.with_suffix(".i16"), dtype=np.int16, mode="r")
             for at, length, lang, words, english, times, voice, kind in json.loads(
                 table.read_text(encoding="utf-8")
             ):
-                self.items[lang].append(
-                    Utterance(samples[at : at + length], lang, words, english, times, voice, kind)
-                )
+                one = Utterance(samples[at : at + length], lang, words, english, times, voice, kind)
+                self.items[lang] += [one] * (2 if voice.startswith("diphones:") else 1)
         self.pools = {
             (lang, words_only): self._by_length(
                 [u for u in some if not words_only or u.kind not in COUNTED]
@@ -144,7 +143,8 @@ class Maker:
         while len(said) < wanted:
             factor = window.tempo * float(rng.uniform(0.96, 1.04))
             left = (room - at - 0.05) * factor
-            item = self.corpus.pick(rng, window.lang, left, rng.random() < recipe.words)
+            words = recipe.words * (1.35 if window.lang == "ru" else 1.0)
+            item = self.corpus.pick(rng, window.lang, left, rng.random() < words)
             if item is None:
                 break
             audio = speed(item.samples.astype(np.float32) / 32768, factor)
