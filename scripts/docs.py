@@ -19,7 +19,7 @@ from whisper_api.api.schemas import FIELDS
 from whisper_api.audio.media import SUPPORTED
 from whisper_api.cli.flags import SHORT, flagged
 from whisper_api.config import Settings, describe
-from whisper_api.metrics import Metrics
+from whisper_api.metrics import ClusterFigures, Metrics
 from whisper_api.model_names import OPENAI_NAMES, SHORT_NAMES
 from whisper_api.setting_docs import SettingDoc
 
@@ -77,6 +77,7 @@ def metrics() -> str:
     """Every instrument."""
     instruments = Metrics()
     instruments.follow_queue(dict)
+    instruments.follow_cluster(lambda: ClusterFigures({}, 0.0, 0.0, {}))
     rows = sorted(_metrics(instruments.registry))
     return "\n".join(["| metric | what it counts |", "|---|---|", *rows])
 

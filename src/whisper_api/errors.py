@@ -339,3 +339,20 @@ class TaskStale(ServerError):
     """The settings have changed since this task began; retry it, then it starts anew."""
 
     default_code = "task_stale"
+
+
+def named_error(
+    name: str, message: str, param: str | None = None, code: str | None = None
+) -> WhisperApiError:
+    """The error that another process had, by the name of its class; unknown ones are the
+    server's fault."""
+    known: list[type[WhisperApiError]] = [WhisperApiError]
+    for kind in known:
+        known.extend(kind.__subclasses__())
+    kind = next((kind for kind in known if kind.__name__ == name), ServerError)
+    error = kind.__new__(kind)
+    # Not every class takes these; all of them have them.
+    WhisperApiError.__init__(error, message, param=param, code=code)
+    if isinstance(error, CapacityError):
+        error.retry_after = 1.0
+    return error

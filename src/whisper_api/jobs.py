@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from cachetools import TTLCache
 
@@ -22,7 +22,7 @@ from whisper_api.cache import Cache, Kept, Key
 from whisper_api.config import Settings
 from whisper_api.errors import InvalidOption, RequestError, RequestTimedOut, ShuttingDown
 from whisper_api.metrics import Metrics
-from whisper_api.pipeline import Pipeline, Progress, Update
+from whisper_api.pipeline import Progress, Update
 from whisper_api.types import AudioFile, Options, Transcript
 
 Outcome = Literal["miss", "hit", "joined", "resumed"]
@@ -62,6 +62,24 @@ class Terms:
     def repeats(self) -> bool:
         """Whether it may be the second attempt of an earlier request."""
         return self.retry or self.idempotency_key is not None
+
+
+class Streams(Protocol):
+    """What does the work: the pipeline, or workers elsewhere."""
+
+    resumes: bool
+    """Whether it keeps ``progress`` up to date, so that stopped work goes on from there."""
+
+    def stream(
+        self,
+        file: AudioFile,
+        options: Options,
+        scratch: Scratch,
+        *,
+        model: str | None = None,
+        progress: Progress | None = None,
+    ) -> AsyncGenerator[Update, None]:
+        """As ``Pipeline.stream``."""
 
 
 class Record:
@@ -236,7 +254,7 @@ class Listener:
 class Jobs:
     """Everything that runs for callers, and what is kept of it. For one event loop."""
 
-    def __init__(self, settings: Settings, pipeline: Pipeline, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, pipeline: Streams, metrics: Metrics) -> None:
         """Limits and times come from ``settings``."""
         self._settings = settings
         self._pipeline = pipeline
@@ -284,7 +302,8 @@ class Jobs:
 
     def keeps_windows(self, terms: Terms) -> bool:
         """Whether a caller on such terms who leaves and comes again goes on from there."""
-        return terms.keep and self._settings.retry_grace_seconds > 0 and self._cache.most > 0
+        kept = self._settings.retry_grace_seconds > 0 and self._cache.most > 0
+        return terms.keep and kept and self._pipeline.resumes
 
     def forget(self, owner: str, digest: str) -> None:
         """Drop what is kept of an owner's work on this audio."""

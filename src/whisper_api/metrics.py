@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
@@ -150,6 +151,57 @@ class Metrics:
     def follow_queue(self, waiting: Callable[[], Mapping[str, float]]) -> None:
         """Show ``waiting`` (lane -> queued seconds of audio), asked at each scrape."""
         self.registry.register(_Queue(waiting))
+
+    def follow_cluster(self, figures: Callable[[], ClusterFigures]) -> None:
+        """Show ``figures`` of all processes that share the database, asked at each scrape."""
+        self.registry.register(_Cluster(figures))
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFigures:
+    """What to scale workers by."""
+
+    queued: Mapping[str, float]  #: seconds of audio by lane
+    speed: float  #: seconds of audio in a second, all workers together
+    backlog: float  #: seconds until what is queued is done
+    workers: Mapping[str, int]  #: by state
+
+
+class _Cluster:
+    """A collector that reads the picture of the cluster when it is asked."""
+
+    def __init__(self, figures: Callable[[], ClusterFigures]) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """One gauge for each figure."""
+        figures = self._figures()
+        queued = GaugeMetricFamily(
+            "whisper_cluster_queued_seconds",
+            "Seconds of audio in tasks that wait or run on the shared database, by lane.",
+            labels=["lane"],
+        )
+        for lane in (Lane.INTERACTIVE, Lane.TASK):
+            queued.add_metric([lane.value], figures.queued.get(lane.value, 0.0))
+        yield queued
+        yield GaugeMetricFamily(
+            "whisper_cluster_speed",
+            "Seconds of audio that all ready workers do in a second, measured.",
+            figures.speed,
+        )
+        yield GaugeMetricFamily(
+            "whisper_cluster_backlog_seconds",
+            "Seconds until the queue of the shared database is done: queued audio by speed.",
+            figures.backlog,
+        )
+        workers = GaugeMetricFamily(
+            "whisper_cluster_workers",
+            "Processes with an engine on the shared database, by state: ready, draining, away.",
+            labels=["state"],
+        )
+        for state, count in figures.workers.items():
+            workers.add_metric([state], count)
+        yield workers
 
 
 class _Queue:

@@ -17,7 +17,7 @@ import json
 import shutil
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -44,7 +44,7 @@ from whisper_api.model_names import (
     split_profile,
 )
 
-__all__ = ["ModelEntry", "ModelFiles", "ModelStore", "Progress"]
+__all__ = ["ModelEntry", "ModelFiles", "ModelStore", "Progress", "RemoteModels"]
 
 _ORIGIN = "ORIGIN.json"
 _DIGESTED = ("*.safetensors", "*.json", "merges.txt")
@@ -336,6 +336,26 @@ class ModelStore:
                 f" `whisper-api models pull {name}`. Here are: {here}."
             )
         return f"The model {name!r} does not exist. Here are: {here}."
+
+
+class RemoteModels(ModelStore):
+    """The models of other machines, for a process without an engine: names, no files."""
+
+    offered: Callable[[], Collection[str]] = staticmethod(tuple)
+    """Ids that workers have announced."""
+
+    def _look(self, name: str) -> ModelFiles:
+        if name in ("", DEFAULT, self._settings.model_path, self.default_name):
+            return ModelFiles(id=self.default_name, path=Path(), kind="remote")
+        if name in self.offered():
+            return ModelFiles(id=name, path=Path(), kind="remote")
+        raise ModelNotFound(self._unknown(name))
+
+    def _bundled_entry(self) -> Sequence[ModelEntry]:
+        return ()
+
+    def _stored(self) -> Sequence[ModelEntry]:
+        return [ModelEntry(name, source="workers") for name in sorted(self.offered())]
 
 
 def _is_fake(settings: Settings) -> bool:

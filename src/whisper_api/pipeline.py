@@ -80,6 +80,8 @@ class Progress:
 class Pipeline:
     """Runs requests; holds no state of any."""
 
+    resumes = True
+
     def __init__(
         self,
         decoder: Decoder,

@@ -20,9 +20,9 @@ from whisper_api.config import Settings
 from whisper_api.database import Database
 from whisper_api.errors import DatabaseUnavailable, ShuttingDown, WhisperApiError
 from whisper_api.history import History
-from whisper_api.jobs import Jobs
+from whisper_api.jobs import Jobs, Streams
 from whisper_api.metrics import Metrics
-from whisper_api.models import ModelStore
+from whisper_api.models import ModelStore, RemoteModels
 from whisper_api.pipeline import Pipeline
 from whisper_api.playback import Playback
 from whisper_api.pool import Pool
@@ -30,6 +30,9 @@ from whisper_api.pulls import Pulls
 from whisper_api.scheduler import Scheduler
 from whisper_api.stored_audio import StoredAudio
 from whisper_api.tasks.live import Parts
+from whisper_api.tasks.node import Role
+from whisper_api.tasks.remote import RemoteStream
+from whisper_api.tasks.roles import check_role, means_of
 from whisper_api.tasks.service import Tasks
 from whisper_api.tasks.transcripts import KeptTranscripts
 from whisper_api.tracing import OFF, Tracing
@@ -81,6 +84,9 @@ class Runtime:
 
         A failure is logged and kept in ``failure``. Cancelling stops the download, too.
         """
+        if not self.settings.local_engine:
+            self.ready = True
+            return
         report = _DownloadLog(self.store.default_name)
         try:
             await asyncio.to_thread(self.store.prepare, report)
@@ -179,37 +185,38 @@ class _DownloadLog:
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings, tracing: Tracing = OFF) -> AsyncIterator[Runtime]:
-    """Build the parts, and on the way out drain, close and clean up."""
-    await asyncio.to_thread(settings.scratch_dir.mkdir, parents=True, exist_ok=True)
-    await asyncio.to_thread(sweep, settings.scratch_dir)
+async def open_runtime(
+    settings: Settings, tracing: Tracing = OFF, role: Role | None = None
+) -> AsyncIterator[Runtime]:
+    """Build the parts, and on the way out drain, close and clean up.
+
+    ``role`` is what it is to others, by ``local_engine`` if left out; see ``check_role``.
+    """
+    role = role or ("all" if settings.local_engine else "api")
+    check_role(settings, role)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(asyncio.to_thread, tracing.close)
-        metrics = Metrics()
-        decoder = Decoder(settings)
-        await asyncio.to_thread(decoder.start)
-        stack.push_async_callback(asyncio.to_thread, decoder.close)
-        store = ModelStore(settings)
+        metrics, decoder = Metrics(), await _decoder(settings, stack)
+        store = ModelStore(settings) if settings.local_engine else RemoteModels(settings)
         scheduler, pool = _engines(settings, metrics, store, stack, tracing)
-        detector = await asyncio.to_thread(SpeechDetector)
-        effort = Effort(settings.vad_threads)
+        detector, effort = await asyncio.to_thread(SpeechDetector), Effort(settings.vad_threads)
         stack.callback(effort.close)
         pipeline = Pipeline(decoder, detector, effort, pool, scheduler, metrics, tracing)
         pulls = Pulls(store)
         stack.push_async_callback(pulls.close)
-        jobs = Jobs(settings, pipeline, metrics)
-        stack.push_async_callback(jobs.close)
         database = Database(settings)
         stack.push_async_callback(asyncio.to_thread, database.close)
         audio = StoredAudio(settings, database)
         playback = Playback(settings, audio, decoder, detector)
         stack.push_async_callback(playback.close)
         history = History(settings, database, audio, metrics)
-        history.on_forget.append(lambda gone: jobs.forget(gone.owner, gone.digest or ""))
-        uploads = UploadStore(settings)
+        uploads, means = UploadStore(settings), means_of(settings, role, store, pool, scheduler)
         parts = Parts(settings, pipeline, scheduler, pool, decoder, audio)
-        tasks = Tasks(parts, database, metrics, uploads, KeptTranscripts(history))
+        tasks = Tasks(parts, database, metrics, uploads, KeptTranscripts(history), means)
         stack.push_async_callback(tasks.close)
+        jobs = Jobs(settings, _streams(pipeline, store, scheduler, tasks, audio), metrics)
+        stack.push_async_callback(jobs.close)
+        history.on_forget.append(lambda gone: jobs.forget(gone.owner, gone.digest or ""))
         yield Runtime(
             settings=settings,
             metrics=metrics,
@@ -229,6 +236,30 @@ async def open_runtime(settings: Settings, tracing: Tracing = OFF) -> AsyncItera
             history=history,
             tracing=tracing,
         )
+
+
+async def _decoder(settings: Settings, stack: AsyncExitStack) -> Decoder:
+    """The decoder, on a scratch folder without what a crash has left."""
+    await asyncio.to_thread(settings.scratch_dir.mkdir, parents=True, exist_ok=True)
+    await asyncio.to_thread(sweep, settings.scratch_dir)
+    decoder = Decoder(settings)
+    await asyncio.to_thread(decoder.start)
+    stack.push_async_callback(asyncio.to_thread, decoder.close)
+    return decoder
+
+
+def _streams(
+    pipeline: Pipeline,
+    store: ModelStore,
+    scheduler: Scheduler,
+    tasks: Tasks,
+    audio: StoredAudio,
+) -> Streams:
+    """Who does the work of direct requests: this process, or workers."""
+    if not isinstance(store, RemoteModels):
+        return pipeline
+    store.offered = lambda: tasks.cluster.latest.offered
+    return RemoteStream(scheduler, tasks, tasks.requests, audio)
 
 
 def _engines(

@@ -89,7 +89,10 @@ tasks = sa.Table(
     sa.Column("windows", sa.Integer),
     sa.Column("done", sa.Integer, nullable=False, server_default="0"),
     sa.Column("segments", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("lane", sa.Text, nullable=False, server_default="task"),
+    sa.Column("waiter", sa.Text),  # the process whose request waits; the task ends with it
     sa.Column("plan", sa.LargeBinary),  # tasks.record.PLANNED
+    sa.Column("result", sa.LargeBinary),  # transcript_codec.TRANSCRIPT, for the waiter
 )
 """Fields and their meaning: ``tasks.record.TaskRecord``."""
 
@@ -104,6 +107,18 @@ task_batches = sa.Table(
     sa.Column("content", sa.LargeBinary, nullable=False),  # tasks.record.BATCH
 )
 """What an unfinished task has decoded so far."""
+
+task_parts = sa.Table(
+    "task_parts",
+    metadata,
+    sa.Column("task_id", sa.ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("first", sa.Integer, primary_key=True),  # index of the first window
+    sa.Column("stop", sa.Integer, nullable=False),  # one past the last
+    sa.Column("failed", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("executor", sa.Text),  # who decoded it
+    sa.Column("content", sa.LargeBinary),  # tasks.record.BATCH, segments counted from 0
+)
+"""Parts of a long recording, which several processes decode at once."""
 
 deliveries = sa.Table(
     "deliveries",
@@ -128,5 +143,11 @@ executors = sa.Table(
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("seen_at", sa.Double, nullable=False),  # by the database's clock
+    sa.Column("role", sa.Text, nullable=False, server_default="all"),  # all, api or worker
+    sa.Column("steps", sa.Text, nullable=False, server_default="1"),  # workflow.STEPS_VERSION
+    sa.Column("locks", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("drain", sa.Boolean, nullable=False, server_default=sa.false()),  # an admin's wish
+    sa.Column("about", sa.JSON),  # tasks.cluster.About
 )
-"""Processes that run tasks, and when each was last heard of."""
+"""Processes that share the database, and when each was last heard of. ``locks``: it holds the
+advisory lock of its name for as long as it lives."""

@@ -8,19 +8,21 @@ from __future__ import annotations
 import json
 import socket
 import sys
+from collections.abc import Callable
 
 import uvicorn
+from fastapi import FastAPI
 
 from whisper_api.api.app import create_app
 from whisper_api.config import Settings
 
 
-def main() -> None:
-    """Serve until told to stop."""
+def main(make: Callable[[Settings], FastAPI] = create_app) -> None:
+    """Serve what ``make`` makes until told to stop."""
     # asyncio turns Nagle's delay off only for sockets that name their protocol.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
-    app = create_app(Settings(**json.loads(sys.argv[1])))
+    app = make(Settings(**json.loads(sys.argv[1])))
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
     print(listener.getsockname()[1], flush=True)
     uvicorn.Server(config).run(sockets=[listener])

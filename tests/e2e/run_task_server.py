@@ -1,7 +1,7 @@
 """A server process whose fake engine notes every window that it decodes, before it does.
 
-``python run_task_server.py '{settings}' LOG``. A line of the log is a process and a window's
-index. A file ``die`` beside the log has each decode call end the process.
+``python run_task_server.py '{settings}' LOG [worker]``. A line of the log is a process and a
+window's index. A file ``die`` beside the log has each decode call end the process.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import Path
 
 from tests.e2e import run_server
 
+from whisper_api.api.app import create_app
+from whisper_api.api.worker_app import create_worker_app
 from whisper_api.engines.base import Decoded, WindowItem
 from whisper_api.engines.fake import FakeEngine
 
@@ -33,7 +35,8 @@ def main() -> None:
         return plain(self, items)
 
     FakeEngine.decode = decode  # type: ignore[method-assign]
-    run_server.main()
+    engine_only = sys.argv[3:] == ["worker"]
+    run_server.main(create_worker_app if engine_only else create_app)
 
 
 if __name__ == "__main__":

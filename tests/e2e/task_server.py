@@ -43,6 +43,7 @@ class TaskServer:
     log: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
     source: Path | None = None  #: another folder to import the package from
+    role: str = ""  #: ``worker``: an engine without an API
     largest_file: int | None = None  #: bytes that no file of the process may pass
     port: int = 0
     process: subprocess.Popen[str] | None = None
@@ -53,7 +54,7 @@ class TaskServer:
         paths = [*([str(self.source)] if self.source else []), str(ROOT)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         self.process = subprocess.Popen(
-            [sys.executable, str(RUNNER), json.dumps(content), str(self.log)],
+            [sys.executable, str(RUNNER), json.dumps(content), str(self.log), *self.role.split()],
             stdout=subprocess.PIPE,
             text=True,
             env=environment,

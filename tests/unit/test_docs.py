@@ -13,7 +13,7 @@ import whisper_api
 from whisper_api.api.app import create_app
 from whisper_api.api.errors import ANSWERS
 from whisper_api.config import Settings, describe
-from whisper_api.metrics import Metrics
+from whisper_api.metrics import ClusterFigures, Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(whisper_api.__file__).parent
@@ -47,6 +47,7 @@ def test_every_route_is_documented() -> None:
 def test_every_metric_is_documented() -> None:
     metrics = Metrics()
     metrics.follow_queue(dict)
+    metrics.follow_cluster(lambda: ClusterFigures({}, 0.0, 0.0, {}))
     for family in metrics.registry.collect():
         assert family.name in DOCS["deploy.md"], family.name
 
@@ -54,6 +55,7 @@ def test_every_metric_is_documented() -> None:
 def test_the_dashboard_asks_for_metrics_that_exist() -> None:
     metrics = Metrics()
     metrics.follow_queue(dict)
+    metrics.follow_cluster(lambda: ClusterFigures({}, 0.0, 0.0, {}))
     known = set()
     for family in metrics.registry.collect():
         known.add(family.name)

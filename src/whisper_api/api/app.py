@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -19,6 +17,7 @@ from whisper_api.api import (
     model_admin,
     model_catalog,
     models,
+    probes,
     schemas,
     session,
     system,
@@ -26,6 +25,7 @@ from whisper_api.api import (
     tasks,
     transcriptions,
     uploads,
+    workers,
 )
 from whisper_api.api.access import ApiKey, RateLimit, SameOrigin
 from whisper_api.api.auth import Authenticator
@@ -38,6 +38,7 @@ from whisper_api.api.guards import (
     RequestId,
     Watch,
 )
+from whisper_api.api.lifespan import lifespan
 from whisper_api.api.prefix import Prefix
 from whisper_api.api.profiles import check_profiles
 from whisper_api.api.route_names import UNKNOWN, RouteNames
@@ -45,7 +46,6 @@ from whisper_api.api.traces import Trace
 from whisper_api.config import Settings
 from whisper_api.keys import KeyRing
 from whisper_api.rate_limits import RateLimits
-from whisper_api.runtime import open_runtime, settle
 from whisper_api.tracing import OFF, Tracing, open_tracing
 
 ROUTED = (
@@ -58,6 +58,8 @@ ROUTED = (
     history,
     models,
     session,
+    probes,
+    workers,
     system,
 )
 """Modules with routes, in the order in which those are tried."""
@@ -88,13 +90,14 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
         servers=[{"url": settings.root_path}] if settings.root_path else None,
         docs_url=None,
         redoc_url=None,
-        lifespan=_lifespan(settings, tracing),
+        lifespan=lifespan(settings, tracing),
         middleware=guards(settings, tracing),
         # Every route may answer so; with this nothing is said of the framework's own 422.
         responses=schemas.ANY_ERROR,
     )
     app.state.settings = settings
     app.state.notes = {}
+    app.state.engine_only = False
     errors.install(app)
     for module in ROUTED:
         app.include_router(module.router)
@@ -127,26 +130,6 @@ def guards(settings: Settings, tracing: Tracing = OFF) -> list[Middleware]:
         Middleware(RateLimit, limits=RateLimits(settings)),
         Middleware(BodyLimit, limit=_body_limit(settings)),
     ]
-
-
-def _lifespan(
-    settings: Settings, tracing: Tracing
-) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_runtime(settings, tracing) as runtime:
-            await runtime.open_records()
-            app.state.runtime = runtime
-            await runtime.tasks.start(errors.error_of, tasks.webhook_data)
-            background = (runtime.preload(), runtime.unload_idle(), runtime.keep_house())
-            running = [asyncio.create_task(work) for work in background]
-            try:
-                yield
-            finally:
-                for task in running:
-                    await settle(task)
-
-    return lifespan
 
 
 def _body_limit(settings: Settings) -> Callable[[str], tuple[int, int]]:

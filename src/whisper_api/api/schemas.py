@@ -109,6 +109,15 @@ class QueuePlace(BaseModel):
     eta_seconds: float = Field(description="Until it is done, by the measured speed")
 
 
+class ClusterQueue(BaseModel):
+    """Tasks of all processes that share the database."""
+
+    queued_seconds: dict[str, float] = Field(description="Audio that waits or runs, by lane")
+    speed: float = Field(description="Seconds of audio in a second, all workers together")
+    backlog_seconds: float = Field(description="Until all of it is done")
+    workers: dict[str, int] = Field(description="Processes with an engine, by state")
+
+
 class Queue(BaseModel):
     """What waits and runs."""
 
@@ -120,6 +129,7 @@ class Queue(BaseModel):
     eta_seconds: float
     by_lane: dict[str, float]
     own: list[QueuePlace] = Field(description="The caller's own requests; an admin sees all")
+    cluster: ClusterQueue
 
 
 def _text(description: str, **more: Any) -> dict[str, Any]:

@@ -11,19 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, Response
 from starlette.staticfiles import PathLike, StaticFiles
 from starlette.types import Scope
 
 from whisper_api import __version__
 from whisper_api.api import schemas
 from whisper_api.api.auth import caller_of
-from whisper_api.api.errors import SERVER, error_body
+from whisper_api.api.probes import engine_of
+from whisper_api.api.workers import cluster_body
 from whisper_api.config import Settings
-from whisper_api.engines.base import EngineInfo
-from whisper_api.errors import DatabaseUnavailable, WhisperApiError
 from whisper_api.formats import FORMATS
 from whisper_api.languages import LANGUAGES, english_name
 from whisper_api.runtime import Runtime
@@ -121,45 +119,6 @@ async def sample() -> Response:
     return FileResponse(SAMPLE, media_type="audio/wav")
 
 
-@router.head("/health", include_in_schema=False)
-@router.get("/health", summary="Alive?")
-async def health() -> schemas.Health:
-    """Answers as long as the process does; never touches the model."""
-    return schemas.Health(version=__version__)
-
-
-@router.get(
-    "/ready",
-    summary="Ready to transcribe?",
-    response_model=schemas.Ready,
-    responses={503: {"model": schemas.Ready, "description": "Not yet, or not at all."}},
-)
-async def ready(request: Request) -> Response:
-    """The default model and what it runs on; 503 with reasons until it is loaded."""
-    runtime: Runtime = request.app.state.runtime
-    state = schemas.Ready(status="ready", version=__version__)
-    if runtime.stopping:
-        state.status, state.reasons = "stopping", ["The server is shutting down."]
-    elif runtime.failure is not None:
-        state.status, state.reasons = "failed", [runtime.failure]
-    elif not runtime.ready:
-        state.status, state.reasons = "loading", ["The model is being loaded."]
-    if info := _engine(runtime):
-        state.model, state.engine, state.device = info.model, info.engine, info.device
-        state.compute_type, state.replicas = info.compute_type, info.replicas
-        state.chosen_because = info.reason
-        state.note = await _note(request, info.model)
-    code = "shutting_down" if runtime.stopping else f"model_{state.status}"
-    if not await runtime.database.healthy():
-        code = "database_unavailable" if state.status == "ready" else code
-        state.status = "failed"
-        state.reasons.append(DatabaseUnavailable().message)
-    if state.status == "ready":
-        return JSONResponse(state.model_dump(exclude={"error"}))
-    error = error_body(state.reasons[0], SERVER, code=code)
-    return JSONResponse(state.model_dump() | error, 503, {"retry-after": "5"})
-
-
 @router.get("/config", summary="Public settings")
 async def config(request: Request) -> dict[str, Any]:
     """The settings that callers may know, with the model by name only."""
@@ -169,21 +128,13 @@ async def config(request: Request) -> dict[str, Any]:
     return content | {"model_path": model, "version": settings.version or __version__}
 
 
-@router.get("/metrics", include_in_schema=False)
-async def metrics(request: Request) -> Response:
-    """Figures for Prometheus."""
-    runtime: Runtime = request.app.state.runtime
-    text = await asyncio.to_thread(generate_latest, runtime.metrics.registry)
-    return Response(text, media_type=CONTENT_TYPE_LATEST)
-
-
 @router.get("/v1/capabilities", summary="Limits, formats, models")
 async def capabilities(request: Request) -> schemas.Capabilities:
     """What this server takes and can do."""
     runtime: Runtime = request.app.state.runtime
     settings = runtime.settings
     models = await asyncio.to_thread(runtime.store.list)
-    info = _engine(runtime)
+    info = engine_of(runtime)
     codes = info.languages if info else tuple(LANGUAGES)
     return schemas.Capabilities(
         version=__version__,
@@ -223,26 +174,10 @@ async def queue(request: Request) -> schemas.Queue:
     runtime: Runtime = request.app.state.runtime
     caller = caller_of(request)
     own = [asdict(place) for owner, place in runtime.scheduler.places() if caller.may_see(owner)]
-    return schemas.Queue.model_validate(asdict(runtime.scheduler.state()) | {"own": own})
-
-
-def _engine(runtime: Runtime) -> EngineInfo | None:
-    """The default model's engine; where several are loaded, the first is the default."""
-    loaded = runtime.pool.loaded()
-    return loaded[0].info if loaded else None
-
-
-async def _note(request: Request, model: str) -> str | None:
-    """What the model's manifest tells people; read once, as probes ask every second."""
-    known: dict[str, str | None] = request.app.state.notes
-    if model not in known:
-        runtime: Runtime = request.app.state.runtime
-        try:
-            files = await asyncio.to_thread(runtime.store.resolve, None)
-            known[model] = files.note or None
-        except WhisperApiError:
-            known[model] = None
-    return known[model]
+    return schemas.Queue.model_validate(
+        asdict(runtime.scheduler.state())
+        | {"own": own, "cluster": cluster_body(runtime.tasks.cluster.latest)}
+    )
 
 
 def _is_path(name: str) -> bool:

@@ -51,11 +51,11 @@ async def submit(request: Request) -> Response:
         source = await bodies.from_any(request, runtime, scratch)
         asked = _asked(source.fields, runtime)
         callback = _callback(source.fields) or caller.callback_url
-        await asyncio.to_thread(runtime.store.resolve, asked.model)
+        model = await asyncio.to_thread(runtime.store.resolve, asked.model)
         file = await source.fetch()
         await spend_audio(file.duration or 0.0)
         record = await runtime.tasks.submit(
-            file, asked, caller.key, callback_url=callback, source=source.kind
+            file, asked, caller.key, callback_url=callback, source=source.kind, model=model.id
         )
     headers = {"location": f"/v1/tasks/{record.id}"}
     return JSONResponse(task_body(record).dump(), 202, headers)

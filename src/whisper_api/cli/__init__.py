@@ -18,6 +18,8 @@ from whisper_api.cli import (
     settings,
     tasks,
     transcribe,
+    worker,
+    workers,
 )
 from whisper_api.errors import SettingsError, WhisperApiError
 
@@ -29,8 +31,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("serve")(serve.serve)
+app.command("worker")(worker.worker)
 app.command("transcribe")(transcribe.transcribe)
 app.add_typer(tasks.app, name="tasks")
+app.add_typer(workers.app, name="workers")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(history.app, name="history")

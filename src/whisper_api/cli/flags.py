@@ -14,6 +14,8 @@ from whisper_api.setting_docs import SettingDoc
 
 SHORT = {"service_port": "--port", "model_path": "--model"}
 """Settings with a second, shorter flag."""
+OFF = {"local_engine": "--no-engine"}
+"""Switches with a shorter name for off."""
 HIDDEN = frozenset({"version"})
 """Settings without a flag: a label of old files, and ``--version`` means something else."""
 METAVAR = {
@@ -101,6 +103,8 @@ def _parameter(name: str, doc: SettingDoc) -> inspect.Parameter:
     kind: Any = str
     if doc.kind == "bool":
         kind, names = bool, [f"{doc.flag}/--no-{doc.flag[2:]}"]
+        if doc.name in OFF:
+            names.append(f" /{OFF[doc.name]}")
     option = typer.Option(
         *names,
         metavar=None if doc.kind == "bool" else METAVAR.get(doc.kind, "CHOICE"),

@@ -15,6 +15,7 @@ from types import FrameType
 
 import typer
 import uvicorn
+from fastapi import FastAPI
 
 from whisper_api import __version__
 from whisper_api.api.app import create_app
@@ -96,33 +97,41 @@ def banner(settings: Settings, port: int) -> str:
 
 def _serve(settings: Settings, config: Path | None) -> None:
     """Start the server. Flags win over WHISPER_API_… variables, and those over the file."""
-    setup_logging(settings)
-    if config is not None:
-        log.info("settings from %s", config)
-    for notice in settings.notices:
-        log.warning("%s", notice)
-    if settings.model_path == BUNDLED:
+    prepare(settings, config)
+    if settings.local_engine and settings.model_path == BUNDLED:
         log.warning("%s %s", ModelStore(settings).resolve().note, ANOTHER)
-    try:
-        settings.scratch_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"data_dir: {settings.data_dir} cannot be used ({error.strerror})"
-        raise SettingsError(message) from error
-    if not asyncio.run(_run(settings)):
+    if not asyncio.run(run_server(create_app(settings), settings)):
         raise SettingsError(
             f"{settings.host}:{settings.service_port} cannot be listened on; is another server "
             "there? --port takes another port"
         )
 
 
-async def _run(settings: Settings) -> bool:
+def prepare(settings: Settings, config: Path | None) -> None:
+    """Logging, what the settings must be told about, and the folder of temporary files.
+
+    Raises:
+        SettingsError: the folder cannot be used.
+    """
+    setup_logging(settings)
+    if config is not None:
+        log.info("settings from %s", config)
+    for notice in settings.notices:
+        log.warning("%s", notice)
+    try:
+        settings.scratch_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"data_dir: {settings.data_dir} cannot be used ({error.strerror})"
+        raise SettingsError(message) from error
+
+
+async def run_server(app: FastAPI, settings: Settings) -> bool:
     """Serve until a stop signal; False when the address could not be had.
 
     The lifespan runs here and not in uvicorn, so that a wrong setting found in it is one line
     and not a traceback.
     """
     certificate = certificate_of(settings)
-    app = create_app(settings)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -140,11 +149,11 @@ async def _run(settings: Settings) -> bool:
         with contextlib.suppress(SystemExit):  # uvicorn's way to say that it cannot listen
             await server.serve()
     if server.started:
-        _end_soon()
+        end_soon()
     return server.started
 
 
-def _end_soon() -> None:
+def end_soon() -> None:
     """Everything is answered and closed: a batch that cannot be stopped must not hold the end."""
     last = threading.Timer(LAST_SECONDS, os._exit, (0,))
     last.daemon = True

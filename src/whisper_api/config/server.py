@@ -60,6 +60,11 @@ class ServerSettings(Section):
     """Key of that certificate (PEM); null: it is in the same file."""
     ssl_keyfile_password: SecretStr | None = None
     """Password of that key, if it has one."""
+    local_engine: bool = True
+    """Whether this server transcribes itself; if not (``--no-engine``), workers do, through a
+    shared database and storage."""
+    worker_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """Port of ``whisper-api worker`` for ``/health``, ``/ready`` and ``/metrics``; empty: none."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe level that is logged."""
     log_format: Literal["text", "json"] = "text"

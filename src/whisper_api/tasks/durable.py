@@ -22,12 +22,19 @@ from whisper_api.errors import ServerError
 if TYPE_CHECKING:
     from whisper_api.tasks.workflow import Steps
 
+STEPS_VERSION = "2"
+"""The sequence of steps in ``workflow``."""
 QUEUE = "tasks"
+"""Tasks on one machine, and those of version 1 anywhere."""
 POLLING_SECONDS = 0.1
 WAITING = frozenset({"ENQUEUED", "DELAYED"})
 RUNNING = "PENDING"
 """DBOS's word for a workflow that some process has taken."""
+PARTS_AT_ONCE = 2
+"""Parts of long recordings in one process: one is decoded while the next one gets ready."""
 _SPARE_THREADS = 4
+_NOTHING = "nothing"
+"""A queue without work, for processes that only hand it out."""
 _owner_guard = threading.Lock()
 _owners: list[Durable] = []
 
@@ -39,6 +46,8 @@ class Flow:
     id: str
     status: str
     executor: str | None
+    queue: str | None = None
+    version: str | None = None
 
 
 class Durable:
@@ -49,9 +58,12 @@ class Durable:
         self._settings = settings
         self._database = database
         self._engine: sa.Engine | None = None
+        self._listens: set[str] = set()
 
-    def launch(self, executor: str, steps: Steps) -> None:
+    def launch(self, executor: str, steps: Steps, models: Sequence[str] = ()) -> None:
         """Start DBOS as ``executor``; its interrupted workflows go on at once.
+
+        On a shared database it takes work for ``models``.
 
         Raises:
             ServerError: another application in this process has it.
@@ -63,23 +75,49 @@ class Durable:
             _owners.append(self)
         try:
             with named_errors():
-                self._launch(executor, steps)
+                self._launch(executor, steps, models)
         except BaseException:
             self.close()
             raise
 
-    def enqueue(self, ident: str, run: int) -> None:
+    def enqueue(self, ident: str, run: int, queue: str = QUEUE, priority: int = 1) -> None:
         """Have some process do a task; doing it twice changes nothing.
 
         Raises:
             DatabaseUnavailable, StorageFull: it did not come to that.
         """
-        from dbos import DBOS, SetWorkflowID
+        _enqueue("transcribe", flow_id(ident, run), queue, priority, ident, run)
 
-        from whisper_api.tasks.workflow import transcribe
+    def enqueue_part(self, ident: str, run: int, first: int, queue: str, priority: int) -> None:
+        """The same for a part of a task, known by its first window."""
+        _enqueue("part", f"{flow_id(ident, run)}.{first}", queue, priority, ident, run, first)
 
-        with named_errors(), SetWorkflowID(flow_id(ident, run)):
-            DBOS.enqueue_workflow(QUEUE, transcribe, ident, run)
+    def listen(self, model: str) -> None:
+        """Take work for ``model`` as well, from now on."""
+        from dbos import DBOS
+        from dbos._dbos import _get_dbos_instance
+
+        if model in self._listens:
+            return
+        every = self._settings.queue_poll_s
+        limits = {
+            "requests": (self._settings.interactive_concurrency, every),
+            "tasks": (self._settings.task_concurrency, 5 * every),
+            "parts": (PARTS_AT_ONCE, 5 * every),
+        }
+        with named_errors():
+            for kind, (most, seconds) in limits.items():
+                DBOS.register_queue(
+                    queue_of(kind, model),
+                    worker_concurrency=most,
+                    polling_interval_sec=seconds,
+                    on_conflict="always_update",
+                )
+        # DBOS has no call for this after its launch; its queue manager looks each second.
+        listening = _get_dbos_instance()._listening_queues
+        assert listening is not None
+        listening.extend(queue_of(kind, model) for kind in limits)
+        self._listens.add(model)
 
     def flows(self, ids: Sequence[str]) -> dict[str, Flow]:
         """What DBOS knows of these runs."""
@@ -89,12 +127,12 @@ class Durable:
         """Runs that these processes have taken and not finished."""
         return _list(executor_id=list(executors), status=RUNNING) if executors else []
 
-    def resume(self, flow: str) -> None:
+    def resume(self, flow: Flow) -> None:
         """Have a run go on at its first unfinished step; whoever has it loses it."""
         from dbos import DBOS
 
         with named_errors():
-            DBOS.resume_workflow(flow, queue_name=QUEUE)
+            DBOS.resume_workflow(flow.id, queue_name=flow.queue or QUEUE)
 
     def forget(self, flows: Sequence[str]) -> None:
         """Drop the records of runs that are over."""
@@ -119,35 +157,47 @@ class Durable:
             if self._engine is not None:
                 self._engine.dispose()
                 self._engine = None
+            self._listens.clear()
             _owners.remove(self)
 
-    def _launch(self, executor: str, steps: Steps) -> None:
+    def _launch(self, executor: str, steps: Steps, models: Sequence[str]) -> None:
         from dbos import DBOS
 
         from whisper_api.tasks import workflow
 
         workflow.use(steps)
         self._engine = _engine(self._database)
+        settings = self._settings
+        threads = settings.task_concurrency + PARTS_AT_ONCE + settings.interactive_concurrency
         DBOS(
             config={
                 "name": "whisper-api",
                 "system_database_engine": self._engine,
-                "application_version": workflow.STEPS_VERSION,
+                "application_version": STEPS_VERSION,
                 "executor_id": executor,
-                "max_executor_threads": self._settings.task_concurrency + _SPARE_THREADS,
+                "max_executor_threads": threads + _SPARE_THREADS,
                 "log_level": "WARNING",
                 "console_log_level": "WARNING",
                 "enable_otlp": False,
             }
         )
         _quiet()
+        if not self._database.is_sqlite:
+            DBOS.listen_queues([QUEUE if settings.local_engine else _NOTHING])
         DBOS.launch()
         DBOS.register_queue(
             QUEUE,
-            worker_concurrency=self._settings.task_concurrency,
+            worker_concurrency=settings.task_concurrency,
             polling_interval_sec=POLLING_SECONDS,
             on_conflict="always_update",
         )
+        for model in models:
+            self.listen(model)
+
+
+def queue_of(kind: str, model: str) -> str:
+    """The queue of a model's ``tasks``, ``requests`` or ``parts`` on a shared database."""
+    return f"{kind}:{model}"
 
 
 def flow_id(ident: str, run: int) -> str:
@@ -155,12 +205,31 @@ def flow_id(ident: str, run: int) -> str:
     return f"{ident}.{run}"
 
 
+def _enqueue(workflow: str, ident: str, queue: str, priority: int, *given: Any) -> None:
+    from dbos import DBOS
+
+    with named_errors():
+        DBOS.enqueue_workflow_with_options(
+            {
+                "workflow_name": workflow,
+                "queue_name": queue,
+                "workflow_id": ident,
+                "app_version": STEPS_VERSION,
+                "priority": priority,
+            },
+            *given,
+        )
+
+
 def _list(**wanted: Any) -> list[Flow]:
     from dbos import DBOS
 
     with named_errors():
         found = DBOS.list_workflows(**wanted, load_input=False, load_output=False)
-    return [Flow(item.workflow_id, item.status, item.executor_id) for item in found]
+    return [
+        Flow(item.workflow_id, item.status, item.executor_id, item.queue_name, item.app_version)
+        for item in found
+    ]
 
 
 def _engine(database: Database) -> sa.Engine:

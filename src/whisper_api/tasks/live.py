@@ -18,7 +18,7 @@ from whisper_api.pipeline import Pipeline
 from whisper_api.pool import Pool
 from whisper_api.scheduler import Scheduler, Ticket
 from whisper_api.stored_audio import StoredAudio
-from whisper_api.tasks.record import Planned, Saved, TaskRecord
+from whisper_api.tasks.record import Part, Planned, Saved, TaskRecord
 from whisper_api.types import AudioFile, Lane, Segment, Waveform
 
 MOST_QUEUED_SECONDS = 300.0
@@ -76,6 +76,7 @@ class Attempt:
     pulse: Pulse
     planned: Planned | None = None
     saved: dict[int, Saved] | None = None  #: batches there already, by their first window
+    shares: dict[int, Part] | None = None  #: what several processes decode, by the first window
     segments: int = 0  #: segments before the present batch
     fresh: list[Segment] = field(default_factory=list)  #: segments of the present batch
     processed: float = 0.0  #: seconds of audio done, the present batch included
@@ -87,6 +88,8 @@ class Attempt:
     stages: dict[str, float] = field(default_factory=dict)  #: seconds of work of this attempt
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     _results: AsyncGenerator[WindowResult, None] | None = None
+    _at: int = 0  #: the window that ``_results`` yields next
+    _until: int = 0  #: one past its last
 
     @property
     def eta(self) -> float | None:
@@ -125,7 +128,7 @@ class Attempt:
         scratch = await asyncio.to_thread(Scratch.create, parts.settings.scratch_dir)
         await self._stack.enter_async_context(scratch)
         file = await parts.audio.file(record.audio, scratch, record.name)
-        ticket = await self._stack.enter_async_context(parts.scheduler.admit(Lane.TASK))
+        ticket = await self._stack.enter_async_context(parts.scheduler.admit(Lane(record.lane)))
         model = record.model or record.asked.model
         engine = await self._stack.enter_async_context(parts.pool.lease(model))
         ticket.bind(engine)
@@ -148,12 +151,18 @@ class Attempt:
         """Windows from ``first`` on: for about so many seconds, at least one, at most ``most``.
 
         The windows behind them are on their way already, so that the engine never waits for a
-        checkpoint; calls must follow each other without gaps.
+        checkpoint; a call that does not follow the last one begins anew.
         """
         assert self.planned is not None
         opened, plan = await self.open(), self.planned.plan
+        if self._results is not None and (first != self._at or first >= self._until):
+            results, self._results = self._results, None
+            await results.aclose()
         if self._results is None:
-            rest = plan.windows[first:]
+            self._until = min(
+                (at for at in self.shares or () if at > first), default=len(plan.windows)
+            )
+            rest = plan.windows[first : self._until]
             self._results = self.parts.pipeline.run(
                 plan, opened.waveform, rest, opened.engine, opened.ticket
             )
@@ -170,7 +179,8 @@ class Attempt:
             self.pulse.beat()
             if len(done) == most or time.monotonic() >= until:
                 break
-        self._count(first + len(done))
+        self._at = first + len(done)
+        self._count(self._at)
         return done
 
     def _count(self, at: int) -> None:

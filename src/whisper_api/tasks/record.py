@@ -9,7 +9,7 @@ from typing import Any
 
 from whisper_api.formats import Format, Granularity
 from whisper_api.transcript_codec import Codec
-from whisper_api.types import Coverage, Options, Plan, Segment, Waveform
+from whisper_api.types import SAMPLE_RATE, Coverage, Lane, Options, Plan, Segment, Waveform
 
 
 class Status(StrEnum):
@@ -61,6 +61,11 @@ class Planned:
         mine = (self.samples, self.lead, self.tail)
         return mine == (waveform.samples, waveform.lead, waveform.tail)
 
+    def seconds(self, sample: int) -> float:
+        """As ``Waveform.seconds``."""
+        at = (sample - self.lead) / SAMPLE_RATE
+        return min(max(at, 0.0), (self.samples - self.lead - self.tail) / SAMPLE_RATE)
+
 
 PLANNED: Codec[Planned] = Codec("task plan", 1, Planned)
 
@@ -74,6 +79,16 @@ class Batch:
     segments: tuple[Segment, ...]
     coverage: Coverage
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Windows of a long recording that one process decodes, beside others."""
+
+    first: int
+    stop: int
+    failed: bool = False  #: it could not be decoded there; whoever merges tries it
+    batch: Batch | None = None  #: what it came to; segments counted from 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +129,8 @@ class TaskRecord:
     history_id: str | None = None
     callback_url: str | None = None
     error: Mapping[str, Any] | None = field(default=None)  #: OpenAI's error object
+    lane: str = Lane.TASK.value  #: ``interactive``: a request waits for it, nobody else sees it
+    waiter: str | None = None  #: the process of that request; the task ends with it
 
     @property
     def progress(self) -> float:

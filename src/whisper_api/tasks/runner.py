@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
@@ -16,8 +17,10 @@ from whisper_api.pipeline import assemble, check_options
 from whisper_api.tasks.live import Attempt, Parts, Pulse
 from whisper_api.tasks.policy import persist
 from whisper_api.tasks.record import Batch, Planned, Saved, Status, TaskRecord
+from whisper_api.tasks.spread import Spread, renumbered
 from whisper_api.tasks.store import Also, Progress, TaskStore
-from whisper_api.types import Transcript
+from whisper_api.transcript_codec import TRANSCRIPT
+from whisper_api.types import Coverage, Lane, Transcript
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -28,6 +31,8 @@ LEFT = -2
 """The process stops; the task stays as it is."""
 MOST_WINDOWS = 64
 """Windows of one batch."""
+SOON_S = 0.5
+"""Seconds of work after which segments are saved that a request waits for."""
 
 
 class Transcripts(Protocol):
@@ -65,6 +70,7 @@ class Runner:
         metrics: Metrics,
         transcripts: Transcripts,
         also: Also,
+        spread: Spread,
     ) -> None:
         """``also`` joins the transaction that ends a task."""
         self.describe: Describe = _plainly
@@ -75,6 +81,7 @@ class Runner:
         self._metrics = metrics
         self._transcripts = transcripts
         self._also = also
+        self._spread = spread
 
     async def begin(self, ident: str, run: int) -> int:
         """Take a task up; ``ENDED`` where there is nothing to do."""
@@ -91,6 +98,11 @@ class Runner:
         self.attempts[ident] = attempt
         return 0
 
+    @property
+    def busy(self) -> int:
+        """Tasks and parts that run here."""
+        return len(self.attempts) + len(self._spread.running)
+
     async def plan(self, ident: str) -> int:
         """The plan step: its windows' number."""
         return await self._step("plan", ident, self._plan)
@@ -102,6 +114,18 @@ class Runner:
     async def merge(self, ident: str) -> int:
         """The last step."""
         return await self._step("merge", ident, self._merge)
+
+    async def part(self, ident: str, run: int, first: int) -> int:
+        """A part of a task that some process waits for."""
+        if self.leaving:
+            return LEFT
+        try:
+            await self._spread.decode(ident, run, first, self.attempts.get(ident))
+        except asyncio.CancelledError:
+            if not self.leaving:
+                raise
+            return LEFT
+        return 0
 
     async def end(self, ident: str) -> int:
         """Let go of everything."""
@@ -122,6 +146,7 @@ class Runner:
         running = list(self.attempts)
         for ident in running:
             self.attempts[ident].stop()
+        await self._spread.close()
         if running:
             try:
                 await self._store.rest(running)
@@ -155,10 +180,12 @@ class Runner:
         if await self._planned(attempt) is None:
             ident = attempt.record.id
             planned = await persist(lambda: self._make_plan(attempt), ident, tidy=attempt.close)
-            record = attempt.record
-            if not await self._saved(ident, lambda: self._store.save_plan(record, planned)):
+            record, parts = attempt.record, self._spread.cut(planned.plan)
+            if not await self._saved(ident, lambda: self._store.save_plan(record, planned, parts)):
                 return ENDED
             self._use(attempt, planned)
+            if parts and attempt.opened is not None:
+                attempt.opened.ticket.resize(0.0)  # its parts count
         assert attempt.planned is not None
         return len(attempt.planned.plan.windows)
 
@@ -185,9 +212,13 @@ class Runner:
         known = attempt.saved.get(first)
         if known is None:
             attempt.segments = _before(attempt.saved, first)
-            batch = await persist(
-                lambda: self._decode(attempt, planned, first), ident, tidy=attempt.close
-            )
+            batch = await self._part(attempt, planned, first)
+            if batch is None:
+                batch = await persist(
+                    lambda: self._decode(attempt, planned, first), ident, tidy=attempt.close
+                )
+            elif batch.stop == first:
+                return ENDED
             known = Saved(batch.stop, attempt.segments + len(batch.segments))
             if not await self._saved(ident, lambda: self._save(attempt, batch)):
                 return ENDED
@@ -196,13 +227,38 @@ class Runner:
         attempt.pulse.beat()
         return known.stop
 
+    async def _part(self, attempt: Attempt, planned: Planned, first: int) -> Batch | None:
+        """The part that begins here, from whoever decoded it; an empty one where the task is no
+        longer this attempt's; None where it is to be decoded here."""
+        record, ident = attempt.record, attempt.record.id
+        if attempt.shares is None:
+            attempt.shares = await self._saved(ident, lambda: self._spread.store.all(ident))
+            left = [part for part in attempt.shares.values() if part.first >= first]
+            await self._saved(ident, lambda: self._spread.hand_out(record, left))
+        part = attempt.shares.get(first)
+        if part is None or part.failed:
+            return None
+        if not attempt.begun:
+            attempt.begun, attempt.begun_at = time.monotonic(), attempt.processed
+        found = await self._saved(ident, lambda: self._spread.wait(record, first))
+        if found is None:
+            return Batch(first, first, (), Coverage())
+        attempt.shares[first] = found
+        if found.batch is None:
+            return None
+        attempt.processed = planned.seconds(planned.plan.windows[found.stop - 1].stop)
+        return renumbered(found.batch, attempt.segments)
+
     async def _decode(self, attempt: Attempt, planned: Planned, first: int) -> Batch:
         opened = await attempt.open()
         if not planned.fits(opened.waveform):
             raise TaskStale
         seconds = self._parts.settings.task_checkpoint_s
+        if attempt.record.lane == Lane.INTERACTIVE:
+            seconds = min(seconds, SOON_S)
+        most = min(MOST_WINDOWS, _next_part(attempt, first) - first)
         with attempt.timed("recognise"):
-            results = await attempt.decode(first, seconds, MOST_WINDOWS)
+            results = await attempt.decode(first, seconds, most)
         return Batch(
             first=first,
             stop=first + len(results),
@@ -229,12 +285,15 @@ class Runner:
             [warning for batch in batches for warning in batch.warnings],
             planned.damaged,
         )
-        kept = await self._saved(
-            ident, lambda: self._transcripts.keep(record, transcript, attempt.stages)
-        )
+        end: dict[str, Any] = {}
+        if record.lane == Lane.INTERACTIVE:
+            end["result"] = await asyncio.to_thread(TRANSCRIPT.dump, transcript)
+        else:
+            end["history_id"] = await self._saved(
+                ident, lambda: self._transcripts.keep(record, transcript, attempt.stages)
+            )
         if not await self._saved(
-            ident,
-            lambda: self._store.finish(record, Status.COMPLETED, self._also, history_id=kept),
+            ident, lambda: self._store.finish(record, Status.COMPLETED, self._also, **end)
         ):
             return ENDED
         self._metrics.audio_seconds.inc(transcript.duration)
@@ -261,14 +320,15 @@ class Runner:
 
     async def _fail(self, attempt: Attempt, error: WhisperApiError) -> None:
         record = attempt.record
+        told = self.describe(error)
+        if record.lane == Lane.INTERACTIVE:
+            told |= {"kind": type(error).__name__}  # for the process that answers
         if isinstance(error, ServerError):
             log.error("task %s failed: %s", record.id, error.message, exc_info=error.__cause__)
         try:
             written = await self._saved(
                 record.id,
-                lambda: self._store.finish(
-                    record, Status.FAILED, self._also, error=self.describe(error)
-                ),
+                lambda: self._store.finish(record, Status.FAILED, self._also, error=told),
             )
         except WhisperApiError as trouble:
             log.error("the end of task %s could not be written: %s", record.id, trouble.message)
@@ -284,6 +344,12 @@ class Runner:
 def _before(saved: Mapping[int, Saved], first: int) -> int:
     """Segments of the batches before window ``first``."""
     return next((batch.segments for batch in saved.values() if batch.stop == first), 0)
+
+
+def _next_part(attempt: Attempt, first: int) -> int:
+    """The first window after ``first`` that another process may decode."""
+    windows = attempt.record.windows or 0
+    return min((at for at in attempt.shares or () if at > first), default=windows)
 
 
 def _complete(batches: Sequence[Batch], windows: int) -> bool:

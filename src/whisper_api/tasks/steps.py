@@ -40,6 +40,10 @@ class LoopSteps:
         """As ``workflow.Steps.merge``."""
         return self._call(self._runner.merge(ident))
 
+    def part(self, ident: str, run: int, first: int) -> None:
+        """As ``workflow.Steps.part``."""
+        self._call(self._runner.part(ident, run, first))
+
     def end(self, ident: str) -> None:
         """As ``workflow.Steps.end``."""
         if not self._loop.is_closed():

@@ -13,9 +13,8 @@ import sqlalchemy as sa
 from whisper_api.database import Database
 from whisper_api.errors import Conflict, NotFound, Overloaded
 from whisper_api.stored_audio import Hold, StoredAudio
-from whisper_api.tables import audio_holds, task_batches, tasks
+from whisper_api.tables import audio_holds, task_batches, task_parts, tasks
 from whisper_api.tasks.record import (
-    ASKED,
     BATCH,
     FINISHED,
     PLANNED,
@@ -26,17 +25,11 @@ from whisper_api.tasks.record import (
     Status,
     TaskRecord,
 )
-from whisper_api.types import Caller, Segment
+from whisper_api.tasks.rows import LIGHT, record_of, row_of, select_task
+from whisper_api.types import Caller, Lane, Segment
 
 Also = Callable[[sa.Connection, TaskRecord], None]
 """Work that belongs into the transaction that ends a task."""
-_HEAVY = ("plan",)
-_LIGHT = [column for column in tasks.c if column.name not in _HEAVY]
-_SAME = tuple(
-    "owner created_at name audio source started_at finished_at duration processed eta attempts "
-    "stalls run windows done segments model history_id callback_url error".split()
-)
-"""Columns that are called as the record's fields are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +56,36 @@ class TaskStore:
         self._database = database
         self._audio = audio
 
-    async def add(self, record: TaskRecord, most: int, hold: Hold) -> None:
+    async def add(self, record: TaskRecord, most: int, hold: Hold) -> int:
         """Write a new task, which takes the place of ``hold``; durable when this returns.
+
+        The answer says how many tasks of this owner in this lane wait or run, itself included.
 
         Raises:
             Overloaded: ``most`` tasks wait or run already.
             DatabaseUnavailable, StorageFull: nothing was written.
         """
 
-        def work(connection: sa.Connection) -> None:
-            waiting = sa.select(sa.func.count()).where(tasks.c.status.in_(UNFINISHED))
-            if connection.execute(waiting.select_from(tasks)).scalar_one() >= most:
-                raise Overloaded(f"{most} tasks wait or run already.", retry_after=60)
-            connection.execute(tasks.insert().values(_row(record)))
-            connection.execute(audio_holds.delete().where(audio_holds.c.id == hold.id))
+        own = (tasks.c.owner == record.owner) & (tasks.c.lane == record.lane)
+        count = sa.func.count().filter(own).label("own")
+        waiting = sa.select(sa.func.count().label("all"), count).select_from(tasks)
+        waiting = waiting.where(tasks.c.status.in_(UNFINISHED))
 
-        await self._database.run(work)
+        def work(connection: sa.Connection) -> int:
+            found = connection.execute(waiting).one()
+            if found.all >= most:
+                raise Overloaded(f"{most} tasks wait or run already.", retry_after=60)
+            connection.execute(tasks.insert().values(row_of(record)))
+            connection.execute(audio_holds.delete().where(audio_holds.c.id == hold.id))
+            return int(found.own) + 1
+
+        return await self._database.run(work)
 
     async def find(self, ident: str) -> TaskRecord | None:
         """A task, whoever it belongs to."""
-        query = sa.select(*_LIGHT).where(tasks.c.id == ident)
+        query = sa.select(*LIGHT).where(tasks.c.id == ident)
         row = await self._database.run(lambda c: c.execute(query).first(), write=False)
-        return None if row is None else _record(row._mapping)
+        return None if row is None else record_of(row._mapping)
 
     async def get(self, ident: str, caller: Caller) -> TaskRecord:
         """A task of the caller's.
@@ -111,7 +112,7 @@ class TaskStore:
         Raises:
             NotFound: ``after`` is no task of theirs.
         """
-        query = sa.select(*_LIGHT)
+        query = sa.select(*LIGHT).where(tasks.c.lane == Lane.TASK)
         if not caller.admin:
             query = query.where(tasks.c.owner == caller.key)
         if statuses:
@@ -125,7 +126,7 @@ class TaskStore:
         query = query.order_by(*(side.asc() if order == "asc" else side.desc() for side in sides))
         query = query.limit(limit + 1)
         rows = await self._database.run(lambda c: c.execute(query).all(), write=False)
-        found = [_record(row._mapping) for row in rows]
+        found = [record_of(row._mapping) for row in rows]
         return Page(found[:limit], len(found) > limit)
 
     async def begin(self, ident: str, run: int) -> TaskRecord | None:
@@ -143,7 +144,7 @@ class TaskStore:
                     eta=None,
                 )
             )
-            return _select(connection, ident) if changed.rowcount else None
+            return select_task(connection, ident) if changed.rowcount else None
 
         return await self._database.run(work)
 
@@ -158,8 +159,11 @@ class TaskStore:
         data = await self._database.run(lambda c: c.execute(query).scalar(), write=False)
         return PLANNED.load(data) if data else None
 
-    async def save_plan(self, record: TaskRecord, planned: Planned) -> bool:
-        """Keep the plan; False where the task is no longer this attempt's."""
+    async def save_plan(
+        self, record: TaskRecord, planned: Planned, parts: Sequence[tuple[int, int]] = ()
+    ) -> bool:
+        """Keep the plan, cut into ``parts`` (first and stop of each) or whole; False where the
+        task is no longer this attempt's."""
         plan = planned.plan
         values = {
             "plan": PLANNED.dump(planned),
@@ -168,7 +172,17 @@ class TaskStore:
             "model": plan.model,
             "stalls": 0,
         }
-        return await self._write(record, values)
+        rows = [{"task_id": record.id, "first": first, "stop": stop} for first, stop in parts]
+
+        def work(connection: sa.Connection) -> bool:
+            if not connection.execute(_update(record, values)).rowcount:
+                return False
+            _drop_parts(connection, record.id)
+            if rows:
+                connection.execute(task_parts.insert(), rows)
+            return True
+
+        return await self._database.run(work)
 
     async def save_batch(
         self, record: TaskRecord, batch: Batch, first_segment: int, progress: Progress
@@ -233,6 +247,7 @@ class TaskStore:
         *,
         history_id: str | None = None,
         error: Mapping[str, Any] | None = None,
+        result: bytes | None = None,
     ) -> bool:
         """Write how an attempt ended; False where the task is no longer this attempt's."""
         values: dict[str, Any] = {
@@ -243,14 +258,15 @@ class TaskStore:
             "eta": None,
         }
         if status is Status.COMPLETED:
-            values |= {"processed": record.duration or 0.0, "plan": None}
+            values |= {"processed": record.duration or 0.0, "plan": None, "result": result}
 
         def work(connection: sa.Connection) -> bool:
             if not connection.execute(_update(record, values)).rowcount:
                 return False
             if status is Status.COMPLETED:
                 _drop_batches(connection, record.id)
-            also(connection, _select(connection, record.id))
+                _drop_parts(connection, record.id)
+            also(connection, select_task(connection, record.id))
             return True
 
         return await self._database.run(work)
@@ -267,7 +283,7 @@ class TaskStore:
             open_ = (tasks.c.id == record.id) & tasks.c.status.in_(UNFINISHED)
             if not connection.execute(tasks.update().where(open_).values(values)).rowcount:
                 raise Conflict("The task has finished meanwhile.", code="task_finished")
-            changed = _select(connection, record.id)
+            changed = select_task(connection, record.id)
             also(connection, changed)
             return changed
 
@@ -298,7 +314,8 @@ class TaskStore:
                 )
             if anew:
                 _drop_batches(connection, record.id)
-            return _select(connection, record.id)
+                _drop_parts(connection, record.id)
+            return select_task(connection, record.id)
 
         return await self._database.run(work)
 
@@ -309,7 +326,7 @@ class TaskStore:
             same = (tasks.c.id == record.id) & (tasks.c.run == record.run)
             statement = tasks.update().where(same, tasks.c.status.in_(UNFINISHED))
             changed = connection.execute(statement.values(run=tasks.c.run + 1))
-            return _select(connection, record.id) if changed.rowcount else None
+            return select_task(connection, record.id) if changed.rowcount else None
 
         return await self._database.run(work)
 
@@ -320,10 +337,10 @@ class TaskStore:
 
     async def unfinished(self) -> list[TaskRecord]:
         """Every task that waits or runs, oldest first."""
-        query = sa.select(*_LIGHT).where(tasks.c.status.in_(UNFINISHED))
+        query = sa.select(*LIGHT).where(tasks.c.status.in_(UNFINISHED))
         query = query.order_by(tasks.c.created_at, tasks.c.id)
         rows = await self._database.run(lambda c: c.execute(query).all(), write=False)
-        return [_record(row._mapping) for row in rows]
+        return [record_of(row._mapping) for row in rows]
 
     async def remove(self, idents: Sequence[str]) -> int:
         """Delete finished tasks; audio that nothing else needs goes with them."""
@@ -348,20 +365,11 @@ class TaskStore:
         rows = await self._database.run(lambda c: c.execute(query).scalars().all(), write=False)
         return list(rows)
 
-    async def _write(self, record: TaskRecord, values: Mapping[str, Any]) -> bool:
-        statement = _update(record, values)
-        return bool(await self._database.run(lambda c: c.execute(statement).rowcount))
-
 
 def _update(record: TaskRecord, values: Mapping[str, Any]) -> sa.Update:
     """A write that only counts while the task runs in this very attempt."""
     mine = (tasks.c.id == record.id) & (tasks.c.attempts == record.attempts)
     return tasks.update().where(mine, tasks.c.status == Status.RUNNING).values(values)
-
-
-def _select(connection: sa.Connection, ident: str) -> TaskRecord:
-    row = connection.execute(sa.select(*_LIGHT).where(tasks.c.id == ident)).one()
-    return _record(row._mapping)
 
 
 def _contents(ident: str) -> sa.Select[bytes]:
@@ -373,19 +381,5 @@ def _drop_batches(connection: sa.Connection, ident: str) -> None:
     connection.execute(task_batches.delete().where(task_batches.c.task_id == ident))
 
 
-def _record(row: Mapping[Any, Any]) -> TaskRecord:
-    return TaskRecord(
-        id=row["id"],
-        status=Status(row["status"]),
-        asked=ASKED.restore(row["options"]),
-        **{name: row[name] for name in _SAME},
-    )
-
-
-def _row(record: TaskRecord) -> dict[str, Any]:
-    return {
-        "id": record.id,
-        "status": record.status,
-        "options": ASKED.plain(record.asked),
-        **{name: getattr(record, name) for name in _SAME},
-    }
+def _drop_parts(connection: sa.Connection, ident: str) -> None:
+    connection.execute(task_parts.delete().where(task_parts.c.task_id == ident))

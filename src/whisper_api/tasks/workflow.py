@@ -2,8 +2,9 @@
 
 DBOS records what each step returns. A process that takes a task up again gets those answers
 back and goes on with the first step that has none. So answers are small numbers; what was
-decoded lies in the task's own tables. ``STEPS_VERSION`` names this very sequence: change it
-only together with the sequence, because running tasks of another version are not taken up.
+decoded lies in the task's own tables. ``durable.STEPS_VERSION`` names this very sequence:
+change it only together with the sequence. A process takes up runs of its own version only; what
+a version leaves that no process has any more begins a new run, which keeps the work done.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from typing import Protocol
 
 from dbos import DBOS
 
-STEPS_VERSION = "1"
 ENDED = -1
 """A step's answer when there is nothing left to do: failed, cancelled, or taken over."""
 
@@ -31,6 +31,9 @@ class Steps(Protocol):
 
     def merge(self, ident: str) -> int:
         """Write the transcript; 0, or ``ENDED``."""
+
+    def part(self, ident: str, run: int, first: int) -> None:
+        """Decode and save the part of a task that begins with window ``first``."""
 
     def end(self, ident: str) -> None:
         """Let go of everything that the attempt held."""
@@ -78,3 +81,9 @@ def transcribe(ident: str, run: int) -> None:
             merge(ident)
     finally:
         steps.end(ident)
+
+
+@DBOS.workflow(name="part", max_recovery_attempts=None)
+def part(ident: str, run: int, first: int) -> None:
+    """A part of a run, in whatever process has room for it."""
+    _Current.steps.part(ident, run, first)
