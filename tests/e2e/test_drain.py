@@ -27,7 +27,7 @@ class Process:
     def __init__(self, folder: Path) -> None:
         self.data = folder / "data"
         flags = "--port 0 --engine fake --model fake:delay=0.3 --no-vad --batch-size 1"
-        flags += f" --drain-seconds 8 --decode-workers 2 --data-dir {self.data}"
+        flags += f" --drain-seconds 12 --decode-workers 2 --data-dir {self.data}"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "whisper_api", "serve", *flags.split()],
             stdout=subprocess.PIPE,
@@ -44,12 +44,12 @@ class Process:
         files = {"file": marked({0.5: 9}, seconds)}
         data = {"chunk_length_s": "1", **fields}
         url = f"{self.url}/v1/audio/transcriptions"
-        return httpx.post(url, files=files, data=data, timeout=60)
+        return httpx.post(url, files=files, data=data, timeout=120)
 
     def wait_for(self, requests: int) -> None:
         """Until so many requests are in the queue."""
-        for _ in range(500):
-            if httpx.get(f"{self.url}/v1/queue").json()["requests"] >= requests:
+        for _ in range(3000):
+            if httpx.get(f"{self.url}/v1/queue", timeout=60).json()["requests"] >= requests:
                 return
             time.sleep(0.02)
         pytest.fail("the requests do not arrive")
@@ -85,15 +85,20 @@ def test_what_fits_is_finished_and_the_rest_is_told(server: Process) -> None:
         assert '"code":"shutting_down"' in events[-1]
         assert late.result().status_code == 503
         assert late.result().json()["error"]["code"] == "shutting_down"
-    assert server.process.wait(20) == 0
+    assert server.process.wait(60) == 0
     assert list((server.data / "scratch").glob("*/request-*")) == []
 
 
 def until_refused(server: Process) -> httpx.Response:
     """A request that comes while the server stops."""
-    for _ in range(100):
-        if httpx.get(f"{server.url}/ready").status_code == 503:
-            return server.post(3)
+    wait_until_stopping(server)
+    return server.post(3)
+
+
+def wait_until_stopping(server: Process) -> None:
+    for _ in range(3000):
+        if httpx.get(f"{server.url}/ready", timeout=60).status_code == 503:
+            return
         time.sleep(0.02)
     raise AssertionError("the server does not say that it stops")
 
@@ -103,8 +108,8 @@ def test_a_second_signal_stops_at_once(server: Process) -> None:
         long = pool.submit(server.post, 60)
         server.wait_for(1)
         server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+        wait_until_stopping(server)  # two signals at once would count as one
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(20) == 0
+        assert server.process.wait(60) == 0
         with pytest.raises(httpx.HTTPError):
             long.result().raise_for_status()

@@ -29,6 +29,9 @@ from whisper_api.models import ModelStore
 
 log = logging.getLogger(__name__)
 
+KEEP_ALIVE_SECONDS = 75
+"""How long a connection may lie idle: longer than clients and proxies (most 60 s) keep it, or a
+request could meet a connection that this side is just closing."""
 FLUSH_SECONDS = 5
 """How long the last answers may take to leave, after the drain."""
 LAST_SECONDS = 3.0
@@ -141,6 +144,7 @@ async def run_server(app: FastAPI, settings: Settings) -> bool:
         access_log=False,
         server_header=False,
         proxy_headers=False,  # the setting trusted_proxies decides, in the guards
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=FLUSH_SECONDS,
         ssl_context_factory=(lambda _, __: certificate.context) if certificate else None,
     )
