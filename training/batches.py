@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset
 
 from augment import Noises
 from features import Mouths
-from model import Rest
+from model import AUDIO_POSITIONS, Rest
 from tokens import EOT, NO_SPEECH, TokenSet
 from windows import FRAME, Corpus, Maker, Recipe, Window, ctc_ids
 
@@ -127,7 +127,10 @@ def collate(
             spans.append((i, row, first, min(max(int(end * 50), first), last)))
     lengths = [max(1, min(len(w.audio), w.valid + FRAME) // FRAME) for w in windows]
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    rest = Rest.sample(values, mels.shape[2] // 2, generator)
+    length = mels.shape[2] // 2
+    brief = rng.random() < 0.3  # as engines see it that do not fill windows up to 30 s
+    total = min(length + int(rng.integers(10, 150)), AUDIO_POSITIONS) if brief else AUDIO_POSITIONS
+    rest = Rest.sample(values, length, generator, total)
     return Batch(mels, rest, inputs, targets, spans, [ctc_ids(w.ctc) for w in windows], lengths)
 
 

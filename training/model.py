@@ -54,10 +54,16 @@ class Rest:
     stretch: float  # how many positions each stands for
 
     @classmethod
-    def sample(cls, values: Tensor, length: int, generator: torch.Generator | None) -> "Rest":
-        """Places drawn at random, or the middles without a generator."""
-        count = max((AUDIO_POSITIONS - length) // 30, 1)
-        stretch = (AUDIO_POSITIONS - length) / count
+    def sample(
+        cls,
+        values: Tensor,
+        length: int,
+        generator: torch.Generator | None,
+        total: int = AUDIO_POSITIONS,
+    ) -> "Rest":
+        """Places up to `total` drawn at random, or the middles without a generator."""
+        count = max((total - length) // 30, 1)
+        stretch = (total - length) / count
         inside = torch.rand(count, generator=generator) if generator else torch.full((count,), 0.5)
         places = length + ((torch.arange(count) + inside) * stretch).long()
         return cls(values, places, stretch)
