@@ -1,85 +1,110 @@
-"""Speed of the real server beside faster-whisper: same files, same weights, one run.
+"""Speed of the real server beside its peers: same files, same weights, one run.
 
     python benchmarks/run.py [--model bundled] [--seconds 120] [--rounds 3] [--clients 4]
     python benchmarks/run.py --model random:small --tokens 50
 
 ``random:tiny``, ``random:base`` and ``random:small`` are random weights (``shapes.py``) that write
-``--tokens`` tokens for each window, whoever decodes.
+``--tokens`` tokens for each window, whoever decodes; the tokens are counted on every side.
 
-The server runs in a process of its own and gets files over HTTP. faster-whisper runs in this
-process, window by window and batched. The contestants take turns in every round. Prints a table
-of medians and ratios and writes ``benchmarks/results/<commit>.json``.
+The server and every peer (``peers.py``) run in processes of their own; the server gets files over
+HTTP. They take turns in every round. Prints medians, ratios and the time by stage, and writes
+``benchmarks/results/<commit>-<model>.json`` with a picture beside it.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import wave
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
-from importlib.metadata import version
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
-import numpy as np
-from faster_whisper import BatchedInferencePipeline, WhisperModel
-
-from shapes import random_model
+from audio import clip_of, seconds_of, stretched
+from machine import about, memory_mb
+from peers import BATCHED, FASTER_WHISPER, TRANSFORMERS, WHISPER_CPP, Done, Peer, Work, missing
+from picture import bars
+from server import Server
+from shapes import checkpoint_of, random_model
 from whisper_api.api.system import SAMPLE
 from whisper_api.config import Settings
 from whisper_api.models import ModelStore
-from whisper_api.types import SAMPLE_RATE
 
 HERE = Path(__file__).resolve().parent
-PEER = "faster-whisper"
+SERVER = "server"
+_APART = 0.1
+"""Share of tokens by which the work of two may differ before it is said to be unequal."""
 
-Contestant = Callable[[Path], None]
+Contestant = Callable[[Path], Done]
+
+
+@dataclass(slots=True)
+class Series:
+    """One contestant in one measurement."""
+
+    values: list[float] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+
+    def add(self, value: float, tokens: int) -> None:
+        """One more round."""
+        self.values.append(value)
+        self.tokens.append(tokens)
+
+    def summary(self) -> dict[str, Any]:
+        """For the report."""
+        return {
+            "median": statistics.median(self.values),
+            "tokens": statistics.median(self.tokens),
+            "values": [round(value, 4) for value in self.values],
+        }
 
 
 def main() -> None:
     """Measure, print, write."""
     args = arguments()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        name = args.model
-        if name.startswith("random:"):
-            name = str(random_model(folder, name.partition(":")[2]))
-        settings = Settings(data_dir=folder, model_path=name)
-        model = ModelStore(settings).prepare().path
-        limits = peer_limits(args.tokens)
-        with server(folder, name, args.tokens) as (url, state):
-            peer = WhisperModel(str(model), device="cpu", compute_type=state["compute_type"])
-            contestants = {
-                "server": http(url, args.language),
-                PEER: plain(peer, args.language, limits),
-                f"{PEER} batched": batched(peer, args.language, settings.batch_size, limits),
-            }
-            long, short = folder / "long.wav", args.clip or SAMPLE
-            long.write_bytes(stretched(short, args.seconds))
-            results = {
-                "throughput": throughput(contestants, long, args),
-                "latency": latency(contestants, short, args),
-                "burst": burst(contestants, clip_of(short, folder / "clip.wav"), args),
-            }
-            state["memory_mb"] = memory_mb(state["pid"])
-    report = {"about": about(args, state), **results}
+        model = args.model
+        if model.startswith("random:"):
+            model = str(random_model(folder, model.partition(":")[2]))
+        settings = Settings(data_dir=folder, model_path=model)
+        files = ModelStore(settings).prepare()
+        server = stack.enter_context(Server.running(folder, model, flags(args)))
+        checkpoint = args.checkpoint or checkpoint_of(folder)
+        work = Work(
+            model=str(files.path),
+            checkpoint=str(checkpoint or ""),
+            ggml=str(args.ggml or ""),
+            language=args.language,
+            beam=args.beam,
+            tokens=args.tokens or 0,
+            batch=settings.batch_size,
+            compute_type=server.state["compute_type"],
+        )
+        peers = list(stack.enter_context(started(args.peers, work)))
+        contestants: dict[str, Contestant] = {SERVER: server.transcribe(args.language)}
+        contestants |= {peer.name: peer for peer in peers}
+        report = measure(contestants, server, folder, args)
+        report["memory_mb"] = {SERVER: memory_mb(server.pid)} | {
+            peer.name: memory_mb(peer.pid) for peer in peers
+        }
+        report["about"] = about(args, server.state)
     show(report)
-    path = HERE / "results" / f"{report['about']['commit']}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
-    print(f"\nwritten to {path.relative_to(HERE.parent)}")
+    write(report, args.model)
+    if any(report[name]["unequal"] for name in MEASUREMENTS if args.tokens and name in report):
+        sys.exit("the contestants wrote different numbers of tokens: no comparison")
+
+
+def flags(args: argparse.Namespace) -> list[str]:
+    """Settings of the server for what is asked."""
+    found = ["--beam-size", str(args.beam), *args.flags]
+    return [*found, "--max-new-tokens", str(args.tokens)] if args.tokens else found
 
 
 def arguments() -> argparse.Namespace:
@@ -91,249 +116,190 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=120, help="length of the long file")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, default=4, help="long files at the same time")
-    parser.add_argument("--tokens", type=int, help="most tokens of each window")
+    parser.add_argument("--tokens", type=int, help="tokens of each window (random models)")
+    parser.add_argument("--beam", type=int, default=5, help="width of the search, on every side")
     parser.add_argument("--burst", type=int, default=16, help="clips of 5 s at the same time")
-    parser.add_argument("--clips", type=int, default=10, help="short clips in each round")
+    parser.add_argument("--clips", type=int, default=3, help="clips of 3 s in each round")
+    parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=MEASUREMENTS)
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        default=[FASTER_WHISPER, BATCHED, TRANSFORMERS, WHISPER_CPP],
+        help="by name; those that cannot run here are named and left out",
+    )
+    parser.add_argument("--checkpoint", help="folder or name of the weights for transformers")
+    parser.add_argument("--ggml", type=Path, help="the weights for whisper.cpp")
+    parser.add_argument("flags", nargs="*", help="more flags for the server, after --")
     return parser.parse_args()
 
 
-def stretched(clip: Path, seconds: float) -> bytes:
-    """``clip`` again and again, with pauses of 0.2 to 1.5 s, for about ``seconds``."""
-    with wave.open(str(clip)) as file:
-        rate = file.getframerate()
-        voice = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-    rng, parts, length = np.random.default_rng(0), [], 0
-    while length < seconds * rate:
-        parts += [voice, np.zeros(int(rng.uniform(0.2, 1.5) * rate), "<i2")]
-        length += len(parts[-1]) + len(voice)
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setparams((1, 2, rate, 0, "NONE", ""))
-        file.writeframes(np.concatenate(parts).tobytes())
-    return buffer.getvalue()
-
-
 @contextmanager
-def server(
-    folder: Path, model: str, tokens: int | None = None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A running server: its address and what ``/ready`` says."""
-    command = [sys.executable, "-m", "whisper_api", "serve", "--port", "0", "--model", model]
-    command += ["--data-dir", str(folder / "server"), "--log-level", "ERROR"]
-    command += ["--max-new-tokens", str(tokens)] if tokens else []
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder)
+def started(names: list[str], work: Work) -> Iterator[Iterator[Peer]]:
+    """The peers that can take part; says of the others why not."""
+    running: list[Peer] = []
     try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        url = next(word for word in line.split() if word.startswith("http://"))
-        for _ in range(6000):
-            answer = httpx.get(f"{url}/ready")
-            if answer.is_success:
-                break
-            time.sleep(0.1)
-        yield url, answer.json() | {"pid": process.pid}
+        for name in names:
+            if reason := missing(name, work):
+                print(f"without {name}: {reason}")
+                continue
+            peer = Peer(name, work)
+            running.append(peer)
+            peer.start()
+        yield iter(running)
     finally:
-        process.terminate()
-        process.wait(60)
+        for peer in running:
+            peer.stop()
 
 
-def http(url: str, language: str) -> Contestant:
-    """The server, as a client uses it."""
-    # Rounds repeat the same files: no answer may come from the cache.
-    client = httpx.Client(timeout=None, headers={"cache-control": "no-store"})
-
-    def run(path: Path) -> None:
-        with path.open("rb") as file:
-            form = {"language": language, "response_format": "verbose_json"}
-            answer = client.post(
-                f"{url}/v1/audio/transcriptions", data=form, files={"file": (path.name, file)}
-            )
-        answer.raise_for_status()
-
-    return run
-
-
-def peer_limits(tokens: int | None) -> dict[str, Any]:
-    """Options of faster-whisper's for the same work; none where the model ends by itself."""
-    if tokens is None:
-        return {}
-    # CTranslate2 writes half of max_length, which faster-whisper sets to prompt + max_new_tokens.
-    return {
-        "max_new_tokens": 2 * tokens - 4,
-        "temperature": 0,
-        "compression_ratio_threshold": None,
-        "log_prob_threshold": None,
-        "no_speech_threshold": None,
-        "condition_on_previous_text": False,
-    }
-
-
-def plain(model: WhisperModel, language: str, limits: dict[str, Any]) -> Contestant:
-    """faster-whisper, window after window."""
-
-    def run(path: Path) -> None:
-        segments, _ = model.transcribe(str(path), language=language, vad_filter=True, **limits)
-        list(segments)
-
-    return run
-
-
-def batched(model: WhisperModel, language: str, size: int, limits: dict[str, Any]) -> Contestant:
-    """faster-whisper's batches."""
-    pipeline = BatchedInferencePipeline(model)
-
-    def run(path: Path) -> None:
-        segments, _ = pipeline.transcribe(str(path), language=language, batch_size=size, **limits)
-        list(segments)
-
-    return run
+def measure(
+    contestants: dict[str, Contestant], server: Server, folder: Path, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Everything that is asked for."""
+    source = args.clip or SAMPLE
+    long = folder / "long.wav"
+    long.write_bytes(stretched(source, args.seconds))
+    clip = clip_of(source, folder / "clip3.wav", 3)
+    short = clip_of(source, folder / "clip5.wav", 5)
+    report: dict[str, Any] = {}
+    for contestant in contestants.values():
+        contestant(clip)  # the first call is always slower
+    if "throughput" in args.only:
+        report["throughput"] = throughput(contestants, server, long, args)
+    if "latency" in args.only:
+        report["latency"] = latency(contestants, server, clip, args)
+    if "burst" in args.only:
+        report["burst"] = burst(contestants, short, args)
+    return report
 
 
 def throughput(
-    contestants: dict[str, Contestant], path: Path, args: argparse.Namespace
-) -> dict[str, list[float]]:
+    contestants: dict[str, Contestant], server: Server, path: Path, args: argparse.Namespace
+) -> dict[str, Any]:
     """Seconds of audio for each second, of one long file, and of several at once."""
     audio = seconds_of(path)
-    found: dict[str, list[float]] = {}
-    for contestant in contestants.values():
-        contestant(path)  # the first call is always slower
+    found: dict[str, Series] = {}
+    stages: list[dict[str, float]] = []
     for _ in range(args.rounds):
         for name, contestant in contestants.items():
-            found.setdefault(name, []).append(audio / timed(lambda run=contestant: run(path)))
-        many = timed(lambda: together(contestants["server"], path, args.clients))
-        label = f"server, {args.clients} clients"
-        found.setdefault(label, []).append(args.clients * audio / many)
-    return found
+            before = server.figures() if name == SERVER else {}
+            done = contestant(path)
+            found.setdefault(name, Series()).add(audio / done.seconds, done.tokens)
+            if before:
+                stages.append(server.stages(before, done.seconds))
+        if args.clients > 1:
+            took, tokens = together(contestants[SERVER], path, args.clients)
+            series = found.setdefault(f"{SERVER}, {args.clients} clients", Series())
+            series.add(args.clients * audio / took, tokens // args.clients)
+    return summary(found) | {"stages": medians(stages)}
 
 
 def latency(
-    contestants: dict[str, Contestant], path: Path, args: argparse.Namespace
-) -> dict[str, list[float]]:
-    """Seconds that a short clip takes."""
-    found: dict[str, list[float]] = {}
+    contestants: dict[str, Contestant], server: Server, path: Path, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Seconds that a clip of 3 s takes."""
+    found: dict[str, Series] = {}
+    stages: list[dict[str, float]] = []
     for _ in range(args.rounds):
         for name, contestant in contestants.items():
-            times = [timed(lambda run=contestant: run(path)) for _ in range(args.clips)]
-            found.setdefault(name, []).extend(times)
-    return found
+            for _ in range(args.clips):
+                before = server.figures() if name == SERVER else {}
+                done = contestant(path)
+                found.setdefault(name, Series()).add(done.seconds, done.tokens)
+                if before:
+                    stages.append(server.stages(before, done.seconds))
+    return summary(found) | {"stages": medians(stages)}
 
 
 def burst(
     contestants: dict[str, Contestant], path: Path, args: argparse.Namespace
-) -> dict[str, list[float]]:
-    """Seconds until many short clips that come at once are done; the peers take them in turn."""
-    found: dict[str, list[float]] = {}
+) -> dict[str, Any]:
+    """Seconds until many clips of 5 s that come at once are done; the peers take them in turn."""
+    found: dict[str, Series] = {}
     for _ in range(args.rounds):
         for name, contestant in contestants.items():
-            at_once = args.burst if name == "server" else 1
-            turns = args.burst // at_once
-            work = partial(repeat, contestant, path, at_once, turns)
-            found.setdefault(name, []).append(timed(work))
-    return found
-
-
-def repeat(run: Contestant, path: Path, clients: int, turns: int) -> None:
-    """``together``, several times."""
-    for _ in range(turns):
-        together(run, path, clients)
-
-
-def clip_of(source: Path, target: Path, seconds: float = 5) -> Path:
-    """``target`` with the first ``seconds`` of a WAV file, repeated where it is shorter."""
-    with wave.open(str(source)) as file:
-        rate, voice = file.getframerate(), file.readframes(file.getnframes())
-    size = 2 * int(seconds * rate)
-    with wave.open(str(target), "wb") as file:
-        file.setparams((1, 2, rate, 0, "NONE", ""))
-        file.writeframes((voice * (size // len(voice) + 1))[:size])
-    return target
-
-
-def memory_mb(process: int) -> float | None:
-    """Most resident memory a process has had, where the system tells."""
-    status = Path(f"/proc/{process}/status")
-    lines = status.read_text().splitlines() if status.is_file() else []
-    peaks = [int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")]
-    return peaks[0] if peaks else None
-
-
-def together(run: Contestant, path: Path, clients: int) -> None:
-    """``run`` several times at once."""
-    with ThreadPoolExecutor(clients) as pool:
-        list(pool.map(run, [path] * clients))
-
-
-def timed(work: Callable[[], None]) -> float:
-    """Seconds that ``work`` takes."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def seconds_of(path: Path) -> float:
-    """Length of a WAV file."""
-    with wave.open(str(path)) as file:
-        return file.getnframes() / file.getframerate()
-
-
-def about(args: argparse.Namespace, state: dict[str, Any]) -> dict[str, Any]:
-    """What was measured, where, with what."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short=12", "HEAD"], cwd=HERE, capture_output=True, text=True
-    ).stdout.strip()
-    dirty = subprocess.run(
-        ["git", "status", "--porcelain", "-uno"], cwd=HERE, capture_output=True, text=True
-    ).stdout.strip()
-    return {
-        "commit": (commit or "unknown") + ("-changed" if dirty else ""),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "machine": f"{platform.system()} {platform.machine()}, {processor()}",
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("ctranslate2", "faster-whisper", "av")},
-        "server": {
-            key: state[key]
-            for key in (
-                "engine",
-                "device",
-                "compute_type",
-                "replicas",
-                "chosen_because",
-                "memory_mb",
+            took, tokens = together(
+                contestant, path, args.burst, args.burst if name == SERVER else 1
             )
-        },
-        "peer_memory_mb": memory_mb(os.getpid()),
-        "arguments": {key: str(value) for key, value in vars(args).items()},
-        "sample_rate": SAMPLE_RATE,
-    }
+            found.setdefault(name, Series()).add(took, tokens)
+    return summary(found)
 
 
-def processor() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().split("\n") if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
+def together(
+    run: Contestant, path: Path, times: int, at_once: int | None = None
+) -> tuple[float, int]:
+    """Seconds and tokens of ``run`` several times, ``at_once`` (all) at the same time."""
+    started = time.perf_counter()
+    with ThreadPoolExecutor(at_once or times) as pool:
+        done = list(pool.map(run, [path] * times))
+    return time.perf_counter() - started, sum(one.tokens for one in done)
+
+
+def summary(found: dict[str, Series]) -> dict[str, Any]:
+    """Series by name, and who wrote another number of tokens than the server."""
+    ours = statistics.median(found[SERVER].tokens)
+    unequal = [
+        name
+        for name, series in found.items()
+        if abs(statistics.median(series.tokens) - ours) > _APART * max(1, ours)
+    ]
+    return {"series": {name: s.summary() for name, s in found.items()}, "unequal": unequal}
+
+
+def medians(rows: list[dict[str, float]]) -> dict[str, float]:
+    """The median of each column."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: statistics.median(row.get(name, 0.0) for row in rows) for name in names}
+
+
+MEASUREMENTS = ("throughput", "latency", "burst")
+_TITLES = {
+    "throughput": ("a long file: seconds of audio for each second", max),
+    "latency": ("one clip of 3 s: seconds", min),
+    "burst": ("clips of 5 s at once: seconds until all are done", min),
+}
 
 
 def show(report: dict[str, Any]) -> None:
-    """The table."""
+    """The tables."""
     facts = report["about"]
-    print(f"{facts['machine']}, {facts['cores']} cores, load {facts['load']}; {facts['server']}\n")
-    for title, unit, better in (
-        ("throughput", "s of audio per s", max),
-        ("latency", "s for a short clip", min),
-        ("burst", "s for clips at once", min),
-    ):
-        medians = {name: statistics.median(values) for name, values in report[title].items()}
-        peer = better(value for name, value in medians.items() if name.startswith(PEER))
-        print(f"{title + ', ' + unit:36}{'median':>10}{'of the best peer':>20}")
-        for name, value in medians.items():
-            ratio = value / peer if better is max else peer / value
-            print(f"  {name:34}{value:10.3f}{ratio:19.2f}x")
+    print(f"{facts['machine']}, {facts['cores']} cores, load {facts['load']}; {facts['server']}")
+    for name, (title, better) in _TITLES.items():
+        if name not in report:
+            continue
+        series = report[name]["series"]
+        found = {who: row["median"] for who, row in series.items()}
+        rivals = [value for who, value in found.items() if not who.startswith(SERVER)]
+        peer = better(rivals, default=0.0)
+        print(f"\n{title:50}{'median':>10}{'of the best peer':>20}{'tokens':>10}")
+        for who, value in found.items():
+            ratio = (value / peer if better is max else peer / value) if peer else 0.0
+            print(f"  {who:48}{value:10.3f}{ratio:19.2f}x{series[who]['tokens']:10.0f}")
+        for stage, seconds in report[name].get("stages", {}).items():
+            print(f"      {stage:44}{seconds:10.3f} s")
+        if report[name]["unequal"]:
+            print(f"  other work than the server's: {', '.join(report[name]['unequal'])}")
+    print("\nmost memory, MB: ", end="")
+    print(", ".join(f"{who} {value or 0:.0f}" for who, value in report["memory_mb"].items()))
+
+
+def write(report: dict[str, Any], model: str) -> None:
+    """JSON and picture."""
+    name = f"{report['about']['commit']}-{model.replace(':', '-').replace('/', '-')}"
+    folder = HERE / "results"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    groups = [
+        (title, {who: row["median"] for who, row in report[part]["series"].items()})
+        for part, (title, _) in _TITLES.items()
+        if part in report
+    ]
+    memory = {who: value for who, value in report["memory_mb"].items() if value}
+    groups.append(("most memory, MB", memory))
+    facts = report["about"]
+    title = f"{model}, {facts['processor']}, {facts['cores']} cores, {facts['commit']}"
+    path.with_suffix(".svg").write_text(bars(title, groups), "utf-8")
+    print(f"written to {path.relative_to(HERE.parent)} and .svg")
 
 
 if __name__ == "__main__":

@@ -45,3 +45,9 @@ def random_model(folder: Path, name: str) -> Path:
     convert_folder(checkpoint, target, "int8")
     (target / "MANIFEST.json").write_text(json.dumps({"decoding": _NEVER}), "utf-8")
     return target
+
+
+def checkpoint_of(folder: Path) -> Path | None:
+    """The random checkpoint that ``random_model`` left in ``folder``, as transformers reads it."""
+    path = folder / "checkpoint"
+    return path if path.is_dir() else None

@@ -78,6 +78,7 @@ def metrics() -> str:
     instruments = Metrics()
     instruments.follow_queue(dict)
     instruments.follow_cluster(lambda: ClusterFigures({}, 0.0, 0.0, {}))
+    instruments.follow_engines(dict)
     rows = sorted(_metrics(instruments.registry))
     return "\n".join(["| metric | what it counts |", "|---|---|", *rows])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ class Runner:
         self._threads = ThreadPoolExecutor(self._replicas, thread_name_prefix="engine")
         self._item_seconds: float | None = None
         self._fitting: int | None = None  #: windows that memory was seen to have room for
+        self._begun: dict[int, tuple[float, int]] = {}  # running batches: since when, windows
         self._short_until = float("-inf")
         self._lane_until = dict.fromkeys(LANES, float("-inf"))
         self._tasks: set[asyncio.Task[None]] = set()
@@ -129,10 +131,11 @@ class Runner:
     def _pump(self) -> None:
         self._pumping = False
         while self.running < self._replicas:
-            batch = self._queue.take(self._most(), self._most_long())
+            batch = self._queue.take(min(self._most(), self._even_part()), self._most_long())
             if not batch:
                 return
             self.running += 1
+            self._begun[id(batch)] = (self._clock(), len(batch))
             self._spawn(self._run(batch))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -144,6 +147,30 @@ class Runner:
         """Windows in the next batch, by what memory takes."""
         most = self._settings.batch_size
         return most if self._fitting is None else min(most, self._fitting)
+
+    def _even_part(self) -> int:
+        """Windows in the next batch with which all replicas would end at the same time.
+
+        One that took all that waits would leave the others idle; one that took too few would
+        leave most of the work to batches that are small for nothing.
+        """
+        lane = self._queue.next_lane()
+        windows, takers = float(self._queue.waiting(lane)) if lane else 0.0, self._idle()
+        for left in sorted(self._windows_left()):
+            if left * takers >= windows:
+                break
+            windows, takers = windows + left, takers + 1
+        return max(1, math.ceil(windows / takers))
+
+    def _idle(self) -> int:
+        return self._replicas - self.running
+
+    def _windows_left(self) -> list[float]:
+        """What each running batch has still to do, by measured time."""
+        now, each = self._clock(), self._item_seconds
+        if not each:
+            return [float(size) for _, size in self._begun.values()]
+        return [max(0.0, size - (now - since) / each) for since, size in self._begun.values()]
 
     def _most_long(self) -> int:
         """Windows in the next batch before one of a long request may be added."""
@@ -171,6 +198,7 @@ class Runner:
             outcomes = [EngineError("The engine was closed.")] * len(batch)
         finally:
             self.running -= 1
+            del self._begun[id(batch)]
         self._measure(batch, self._clock() - started, started)
         for job, outcome in zip(batch, outcomes, strict=True):
             if job.done.done():

@@ -124,6 +124,10 @@ class FairQueue(Generic[J]):
         first = self._head(self._live(Lane.TASK)).waiting[0].seconds
         return self._earned if self._earned >= first else 0.0
 
+    def waiting(self, lane: Lane) -> int:
+        """How much work of ``lane`` waits."""
+        return sum(len(share.waiting) for share in self._live(lane))
+
     def _head(self, live: list[Share[J]]) -> Share[J]:
         return min(live, key=lambda share: self._rank(share, share.waiting[0]))
 

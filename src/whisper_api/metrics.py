@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from whisper_api.types import Lane
 
@@ -203,6 +203,10 @@ class _Cluster:
             workers.add_metric([state], count)
         yield workers
 
+    def follow_engines(self, spent: Callable[[], Mapping[str, float]]) -> None:
+        """Show ``spent`` (part -> seconds of work), asked at each scrape."""
+        self.registry.register(_EngineParts(spent))
+
 
 class _Queue:
     """A collector that reads the queue when it is asked."""
@@ -218,4 +222,22 @@ class _Queue:
         waiting = self._waiting()
         for lane in Lane:
             family.add_metric([lane.value], waiting.get(lane.value, 0.0))
+        yield family
+
+
+class _EngineParts:
+    """A collector that reads the engines' clock when it is asked."""
+
+    def __init__(self, spent: Callable[[], Mapping[str, float]]) -> None:
+        self._spent = spent
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """One counter with a value for each part."""
+        family = CounterMetricFamily(
+            "whisper_engine_seconds",
+            "Seconds of the engines' threads by part: features, encode, decode, align.",
+            labels=["part"],
+        )
+        for part, seconds in self._spent().items():
+            family.add_metric([part], seconds)
         yield family

@@ -18,6 +18,7 @@ from whisper_api.audio.sources import Intake
 from whisper_api.audio.speech import SpeechDetector
 from whisper_api.config import Settings
 from whisper_api.database import Database
+from whisper_api.engines.timing import ENGINE_CLOCK
 from whisper_api.errors import DatabaseUnavailable, ShuttingDown, WhisperApiError
 from whisper_api.history import History
 from whisper_api.jobs import Jobs, Streams
@@ -272,6 +273,7 @@ def _engines(
     scheduler = Scheduler(settings, tracing=tracing)
     scheduler.on_batch = metrics.observe_batch
     metrics.follow_queue(lambda: scheduler.state().by_lane)
+    metrics.follow_engines(ENGINE_CLOCK.read)
     pool = Pool(settings, store, closing=scheduler.forget, loaded=metrics.observe_load)
     stack.push_async_callback(pool.close)
     stack.push_async_callback(scheduler.close)

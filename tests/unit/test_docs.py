@@ -48,6 +48,7 @@ def test_every_metric_is_documented() -> None:
     metrics = Metrics()
     metrics.follow_queue(dict)
     metrics.follow_cluster(lambda: ClusterFigures({}, 0.0, 0.0, {}))
+    metrics.follow_engines(dict)
     for family in metrics.registry.collect():
         assert family.name in DOCS["deploy.md"], family.name
 
@@ -56,6 +57,7 @@ def test_the_dashboard_asks_for_metrics_that_exist() -> None:
     metrics = Metrics()
     metrics.follow_queue(dict)
     metrics.follow_cluster(lambda: ClusterFigures({}, 0.0, 0.0, {}))
+    metrics.follow_engines(dict)
     known = set()
     for family in metrics.registry.collect():
         known.add(family.name)

@@ -321,6 +321,47 @@ async def test_retry_after_is_when_there_will_be_room() -> None:
     assert many.value.retry_after == pytest.approx(20 * crowded.real_time_factor)
 
 
+async def test_replicas_share_what_waits_evenly() -> None:
+    # Eight windows in one batch on one core would leave the other idle.
+    both = threading.Barrier(2, timeout=30)
+    scheduler = Scheduler(Settings(batch_size=8))
+    engine = FakeEngine(FakeOptions(replicas=2), on_decode=hold(both.wait))
+    async with scheduler.admit() as ticket:
+        ticket.bind(engine)
+        results = await asyncio.gather(*(decode(ticket, n) for n in range(7)))
+    assert texts(results) == [f"marker-{n:04d}" for n in range(7)]
+    assert sorted(call.size for call in engine.calls) == [3, 4]
+    await scheduler.close()
+
+
+async def test_a_replica_that_comes_free_leaves_others_what_they_can_do_at_the_same_time() -> None:
+    now = 0.0
+    gates = {0: threading.Event(), 1: threading.Event()}
+
+    def gate(items: Sequence[WindowItem]) -> None:
+        number = int(items[0].key[1:])
+        if number in gates:
+            assert gates[number].wait(30)
+
+    scheduler = Scheduler(Settings(batch_size=8), clock=lambda: now)
+    engine = FakeEngine(FakeOptions(replicas=2), on_decode=gate)
+    async with scheduler.admit() as ticket:
+        ticket.bind(engine)
+        first = [asyncio.create_task(decode(ticket, n)) for n in range(2)]  # one on each replica
+        await turns()
+        rest = [asyncio.create_task(decode(ticket, n)) for n in range(2, 8)]
+        await turns()
+        now = 10.0  # a window takes ten seconds
+        gates[0].set()
+        await first[0]
+        # The other one is about to end, too: half of the six are left to it.
+        gates[1].set()
+        await asyncio.gather(first[1], *rest)
+    assert [call.size for call in engine.calls[:2]] == [1, 1]
+    assert [call.size for call in engine.calls[2:]] == [3, 3]
+    await scheduler.close()
+
+
 async def test_replicas_run_at_the_same_time() -> None:
     both = threading.Barrier(2, timeout=10)
     scheduler = Scheduler(Settings(batch_size=1))

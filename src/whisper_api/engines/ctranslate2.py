@@ -23,6 +23,7 @@ from whisper_api.engines.draft import Draft, chosen_logprobs, wants_logits
 from whisper_api.engines.encoder import Choose, Chosen, OwnEncoder
 from whisper_api.engines.encodings import Encoding, Encodings
 from whisper_api.engines.placement import Placement, choose_placement
+from whisper_api.engines.timing import ENGINE_CLOCK
 from whisper_api.errors import EngineError, EngineOutOfMemory, ModelBroken
 from whisper_api.tokens import CONTEXT, PROMPT_LIMIT, WhisperTokenizer
 from whisper_api.types import SAMPLE_RATE, Audio
@@ -231,20 +232,23 @@ class CTranslate2Engine:
             self._tokenizer.prompt(item.params.prompt, item.params.language, item.params.task)
             for item in items
         ]
-        params = items[0].params
-        if params.temperature > 0:
-            results = self._sample(memory, prompts, params)
-        else:
-            results = self._model.generate(
-                memory,
-                prompts,
-                beam_size=params.beam_size,
-                return_logits_vocab=wants_logits(params),
-                **self._limits(params, len(prompts[0])),
-            )
+        with ENGINE_CLOCK.time("decode"):
+            results = self._generate(memory, prompts, items[0].params)
         drafts = [self._draft(*pair) for pair in zip(items, results, strict=True)]
-        self._align(drafts, encodings)
+        with ENGINE_CLOCK.time("align"):
+            self._align(drafts, encodings)
         return [draft.result() for draft in drafts]
+
+    def _generate(self, memory: Any, prompts: list[list[int]], params: DecodeParams) -> Any:
+        if params.temperature > 0:
+            return self._sample(memory, prompts, params)
+        return self._model.generate(
+            memory,
+            prompts,
+            beam_size=params.beam_size,
+            return_logits_vocab=wants_logits(params),
+            **self._limits(params, len(prompts[0])),
+        )
 
     def _limits(self, params: DecodeParams, prompt: int) -> dict[str, Any]:
         # CTranslate2 writes min(max_length / 2, max_length - prompt + 1) tokens at most.

@@ -10,6 +10,7 @@ import numpy as np
 
 from whisper_api import features
 from whisper_api.engines.encodings import Encoding
+from whisper_api.engines.timing import ENGINE_CLOCK
 from whisper_api.types import SAMPLE_RATE, Audio
 
 _LENGTHS = (2, 4, 6, 8, 10, 12, 15, 20, 25, 30)
@@ -71,14 +72,16 @@ class OwnEncoder:
         if len({mel.shape for mel in mels}) > 1:
             return [encoding for mel in mels for encoding in self._run([mel])]
         view = self._library.StorageView.from_array(np.stack(mels))
-        output = np.array(self._model.encode(view, to_cpu=True))
+        with ENGINE_CLOCK.time("encode"):
+            output = np.array(self._model.encode(view, to_cpu=True))
         return [output[i : i + 1] for i in range(len(mels))]
 
 
 def spectrogram(audio: Audio, mels: int, shortens: bool) -> Audio:
     """Float32 ``[mels, frames]``: of 30 s, or of little more than the audio is long."""
     frames = frames_for(audio.size) if shortens else features.FRAMES
-    return features.log_mel(audio, mels, frames)
+    with ENGINE_CLOCK.time("features"):
+        return features.log_mel(audio, mels, frames)
 
 
 def frames_for(samples: int) -> int:

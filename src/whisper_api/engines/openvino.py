@@ -24,6 +24,7 @@ from whisper_api.engines.encoder import Chosen, Encoder, spectrogram
 from whisper_api.engines.encodings import Encoding
 from whisper_api.engines.openvino_graph import Matrices, build_encoder
 from whisper_api.engines.placement import Placement, choose_placement
+from whisper_api.engines.timing import ENGINE_CLOCK
 from whisper_api.errors import SettingsError
 from whisper_api.types import WINDOW_SECONDS, Audio
 
@@ -86,7 +87,8 @@ class OpenVinoEncoder:
 
     def _run(self, request: Any, audio: Audio) -> Encoding:
         mel = spectrogram(audio, self._mels, self._shortens)
-        request.infer([mel[None]], share_inputs=True)
+        with ENGINE_CLOCK.time("encode"):
+            request.infer([mel[None]], share_inputs=True)
         # A copy: the request's own memory is used again by the next window.
         return np.array(request.get_output_tensor().data)
 
