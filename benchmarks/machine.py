@@ -45,6 +45,16 @@ def memory_mb(process: int) -> float | None:
     return sum(known) if known else None
 
 
+def cpu_seconds(process: int) -> float:
+    """Processor time of a process, its children and theirs; 0 where the system does not tell."""
+    stat = Path(f"/proc/{process}/stat")
+    if not stat.is_file():
+        return 0.0
+    spent = stat.read_text().rpartition(")")[2].split()[11:15]  # own and of ended children
+    own = sum(map(int, spent)) / os.sysconf("SC_CLK_TCK")
+    return own + sum(map(cpu_seconds, _children(process)))
+
+
 def processor() -> str:
     """The processor's name."""
     info = Path("/proc/cpuinfo")

@@ -14,6 +14,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from machine import cpu_seconds
+
 FASTER_WHISPER = "faster-whisper"
 BATCHED = "faster-whisper batched"
 TRANSFORMERS = "transformers"
@@ -45,6 +47,13 @@ class Done:
 
     seconds: float
     tokens: int
+    begun: float = 0.0  #: processor time of the process before
+    ended: float = 0.0  #: and after
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of processor time that it took."""
+        return self.ended - self.begun
 
 
 @dataclass(slots=True)
@@ -80,8 +89,10 @@ class Peer:
             RuntimeError: the peer failed.
         """
         assert self._pipe is not None
+        before = cpu_seconds(self.pid)
         self._pipe.send(str(path))
-        return Done(*self._answer(None))
+        seconds, tokens = self._answer(None)
+        return Done(seconds, tokens, before, cpu_seconds(self.pid))
 
     def stop(self) -> None:
         """End the process."""

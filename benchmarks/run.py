@@ -38,7 +38,7 @@ from whisper_api.models import ModelStore
 
 HERE = Path(__file__).resolve().parent
 SERVER = "server"
-_APART = 0.1
+_APART = 0.15
 """Share of tokens by which the work of two may differ before it is said to be unequal."""
 
 Contestant = Callable[[Path], Done]
@@ -50,17 +50,20 @@ class Series:
 
     values: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
 
-    def add(self, value: float, tokens: int) -> None:
-        """One more round."""
+    def add(self, value: float, tokens: int, cpu: float) -> None:
+        """One more round: what was measured, the tokens, and seconds of processor time."""
         self.values.append(value)
         self.tokens.append(tokens)
+        self.cpu.append(cpu)
 
     def summary(self) -> dict[str, Any]:
         """For the report."""
         return {
             "median": statistics.median(self.values),
             "tokens": statistics.median(self.tokens),
+            "cpu_seconds": statistics.median(self.cpu),
             "values": [round(value, 4) for value in self.values],
         }
 
@@ -183,13 +186,14 @@ def throughput(
         for name, contestant in contestants.items():
             before = server.figures() if name == SERVER else {}
             done = contestant(path)
-            found.setdefault(name, Series()).add(audio / done.seconds, done.tokens)
+            found.setdefault(name, Series()).add(audio / done.seconds, done.tokens, done.cpu)
             if before:
                 stages.append(server.stages(before, done.seconds))
         if args.clients > 1:
-            took, tokens = together(contestants[SERVER], path, args.clients)
+            many = together(contestants[SERVER], path, args.clients)
             series = found.setdefault(f"{SERVER}, {args.clients} clients", Series())
-            series.add(args.clients * audio / took, tokens // args.clients)
+            rate = args.clients * audio / many.seconds
+            series.add(rate, many.tokens // args.clients, many.cpu / args.clients)
     return summary(found) | {"stages": medians(stages)}
 
 
@@ -204,7 +208,7 @@ def latency(
             for _ in range(args.clips):
                 before = server.figures() if name == SERVER else {}
                 done = contestant(path)
-                found.setdefault(name, Series()).add(done.seconds, done.tokens)
+                found.setdefault(name, Series()).add(done.seconds, done.tokens, done.cpu)
                 if before:
                     stages.append(server.stages(before, done.seconds))
     return summary(found) | {"stages": medians(stages)}
@@ -217,21 +221,20 @@ def burst(
     found: dict[str, Series] = {}
     for _ in range(args.rounds):
         for name, contestant in contestants.items():
-            took, tokens = together(
-                contestant, path, args.burst, args.burst if name == SERVER else 1
-            )
-            found.setdefault(name, Series()).add(took, tokens)
+            done = together(contestant, path, args.burst, args.burst if name == SERVER else 1)
+            found.setdefault(name, Series()).add(done.seconds, done.tokens, done.cpu)
     return summary(found)
 
 
-def together(
-    run: Contestant, path: Path, times: int, at_once: int | None = None
-) -> tuple[float, int]:
-    """Seconds and tokens of ``run`` several times, ``at_once`` (all) at the same time."""
+def together(run: Contestant, path: Path, times: int, at_once: int | None = None) -> Done:
+    """``run`` several times, ``at_once`` (all) at the same time."""
     started = time.perf_counter()
     with ThreadPoolExecutor(at_once or times) as pool:
         done = list(pool.map(run, [path] * times))
-    return time.perf_counter() - started, sum(one.tokens for one in done)
+    took = time.perf_counter() - started
+    # What ran side by side saw each other's processor time.
+    begun, ended = min(one.begun for one in done), max(one.ended for one in done)
+    return Done(took, sum(one.tokens for one in done), begun, ended)
 
 
 def summary(found: dict[str, Series]) -> dict[str, Any]:
@@ -270,10 +273,13 @@ def show(report: dict[str, Any]) -> None:
         found = {who: row["median"] for who, row in series.items()}
         rivals = [value for who, value in found.items() if not who.startswith(SERVER)]
         peer = better(rivals, default=0.0)
-        print(f"\n{title:50}{'median':>10}{'of the best peer':>20}{'tokens':>10}")
+        print(f"\n{title:50}{'median':>10}{'of the best peer':>20}{'tokens':>9}{'cpu s':>9}")
         for who, value in found.items():
             ratio = (value / peer if better is max else peer / value) if peer else 0.0
-            print(f"  {who:48}{value:10.3f}{ratio:19.2f}x{series[who]['tokens']:10.0f}")
+            print(
+                f"  {who:48}{value:10.3f}{ratio:19.2f}x{series[who]['tokens']:9.0f}"
+                f"{series[who]['cpu_seconds']:9.2f}"
+            )
         for stage, seconds in report[name].get("stages", {}).items():
             print(f"      {stage:44}{seconds:10.3f} s")
         if report[name]["unequal"]:

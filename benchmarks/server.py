@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from machine import cpu_seconds
 from peers import Done
 
 _LOAD_SECONDS = 600.0
@@ -62,7 +63,7 @@ class Server:
         form = {"language": language, "response_format": "verbose_json"}
 
         def run(path: Path) -> Done:
-            started = time.perf_counter()
+            begun, started = cpu_seconds(self.pid), time.perf_counter()
             with path.open("rb") as file:
                 answer = client.post(
                     f"{self.url}/v1/audio/transcriptions",
@@ -71,7 +72,8 @@ class Server:
                 )
             took = time.perf_counter() - started
             answer.raise_for_status()
-            return Done(took, sum(len(part["tokens"]) for part in answer.json()["segments"]))
+            tokens = sum(len(part["tokens"]) for part in answer.json()["segments"])
+            return Done(took, tokens, begun, cpu_seconds(self.pid))
 
         return run
 
