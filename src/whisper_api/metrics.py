@@ -152,6 +152,10 @@ class Metrics:
         """Show ``waiting`` (lane -> queued seconds of audio), asked at each scrape."""
         self.registry.register(_Queue(waiting))
 
+    def follow_engines(self, spent: Callable[[], Mapping[str, float]]) -> None:
+        """Show ``spent`` (part -> seconds of work), asked at each scrape."""
+        self.registry.register(_EngineParts(spent))
+
     def follow_cluster(self, figures: Callable[[], ClusterFigures]) -> None:
         """Show ``figures`` of all processes that share the database, asked at each scrape."""
         self.registry.register(_Cluster(figures))
@@ -202,10 +206,6 @@ class _Cluster:
         for state, count in figures.workers.items():
             workers.add_metric([state], count)
         yield workers
-
-    def follow_engines(self, spent: Callable[[], Mapping[str, float]]) -> None:
-        """Show ``spent`` (part -> seconds of work), asked at each scrape."""
-        self.registry.register(_EngineParts(spent))
 
 
 class _Queue:
