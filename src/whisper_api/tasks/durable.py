@@ -6,6 +6,7 @@ the event loop: its steps are blocking calls (``workflow.Steps``).
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 from collections.abc import Sequence
@@ -208,7 +209,7 @@ def flow_id(ident: str, run: int) -> str:
 def _enqueue(workflow: str, ident: str, queue: str, priority: int, *given: Any) -> None:
     from dbos import DBOS
 
-    with named_errors():
+    def enqueue() -> None:
         DBOS.enqueue_workflow_with_options(
             {
                 "workflow_name": workflow,
@@ -219,6 +220,10 @@ def _enqueue(workflow: str, ident: str, queue: str, priority: int, *given: Any) 
             },
             *given,
         )
+
+    with named_errors():
+        # The caller may work for a step, in which DBOS lets nothing be enqueued.
+        contextvars.Context().run(enqueue)
 
 
 def _list(**wanted: Any) -> list[Flow]:

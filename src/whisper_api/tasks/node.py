@@ -107,7 +107,7 @@ class Node:
         await asyncio.to_thread(self._executor.claim)
         await self._requests.abandon([self.name])
         await self._beat(first=True)
-        if self.shared or await self._store.unfinished():
+        if self._means.role != "all" or await self._store.unfinished():
             await self.launch()
             await self.reconcile()
 
@@ -120,10 +120,10 @@ class Node:
             await asyncio.sleep(every)
             try:
                 await self._beat()
-                await self._take_over()
+                buried = await self._take_over()
                 if not self.launched and await self._store.waiting():
                     await self.launch()  # another process has accepted them; work is shared
-                if time.monotonic() - looked >= RECONCILE_S:
+                if buried or time.monotonic() - looked >= RECONCILE_S:
                     looked = time.monotonic()
                     await self.reconcile()
             except WhisperApiError as error:
@@ -259,10 +259,11 @@ class Node:
             await self._launch(())
         await self._executor.beat(row_of(self._means.role, STEPS_VERSION, await self._about()))
 
-    async def _take_over(self) -> None:
+    async def _take_over(self) -> bool:
+        """Whether anybody was dead."""
         dead = await self._executor.claim_dead()
         if not dead:
-            return
+            return False
         await self._requests.abandon(dead)
         if await self._store.waiting():
             await self.launch()
@@ -271,6 +272,8 @@ class Node:
                 log.warning("taking over run %s of a process that is gone", flow.id)
                 await asyncio.to_thread(self._durable.resume, flow)
         await self._executor.bury(dead)
+        await self.cluster.look()
+        return True
 
     async def _update(self, record: TaskRecord, flow: Flow) -> None:
         """A run that waits for a version of the steps that no process has goes on in this one."""

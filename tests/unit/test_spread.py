@@ -1,0 +1,134 @@
+"""How long recordings are cut into parts, and what the cluster says of itself."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from whisper_api import errors
+from whisper_api.config import Settings
+from whisper_api.errors import (
+    CapacityError,
+    EngineError,
+    InvalidOption,
+    ServerError,
+    SettingsError,
+    StorageFull,
+    WhisperApiError,
+    named_error,
+)
+from whisper_api.tasks.cluster import About, Snapshot, Worker
+from whisper_api.tasks.roles import check_role
+from whisper_api.tasks.session_lock import key_of
+from whisper_api.tasks.spread import cut
+from whisper_api.types import SAMPLE_RATE, Options, Plan, Window
+
+
+def plan_of(seconds: list[float]) -> Plan:
+    """A plan with windows of these lengths."""
+    windows, at = [], 0
+    for index, length in enumerate(seconds):
+        stop = at + round(length * SAMPLE_RATE)
+        windows.append(Window(index, at, stop))
+        at = stop
+    return Plan("fake", Options(), at / SAMPLE_RATE, "en", 1.0, tuple(windows), (), (), 0)
+
+
+@given(
+    st.lists(st.floats(0.2, 30), max_size=300),
+    st.floats(1, 600),
+    st.integers(0, 5),
+)
+def test_parts_hold_every_window_once_and_in_order(
+    seconds: list[float], length: float, workers: int
+) -> None:
+    plan = plan_of(seconds)
+    parts = cut(plan, length, workers)
+    if workers < 2:
+        assert parts == []
+    if parts:
+        covered = [index for first, stop in parts for index in range(first, stop)]
+        assert covered == list(range(len(seconds)))
+        assert all(first < stop for first, stop in parts)
+
+
+def test_parts_are_about_as_long_as_the_setting_and_short_recordings_stay_whole() -> None:
+    plan = plan_of([30.0] * 120)
+    assert cut(plan, 300, 3) == [(at, at + 10) for at in range(0, 120, 10)]
+    assert cut(plan, 0, 3) == []
+    assert cut(plan, 300, 1) == []
+    assert cut(plan_of([30.0] * 14), 300, 3) == []
+    assert cut(plan_of([30.0] * 15), 300, 3) == [(0, 8), (8, 15)]
+
+
+def worker(
+    role: str = "worker", *, age: float = 0.0, drain: bool = False, speed: float = 0.0
+) -> Worker:
+    """A process with the model small."""
+    about = About("host", 1, "1", 0.0, models=("small",), stored=("tiny",), speed=speed)
+    return Worker(role + str(speed), role, about, "2", age, drain)
+
+
+def test_the_backlog_is_queued_audio_by_the_speed_of_those_that_take_work() -> None:
+    queued = {"task": 300.0, "interactive": 60.0}
+    four = (worker(speed=20), worker(speed=10, age=60), worker(speed=10, drain=True), worker("api"))
+    snapshot = Snapshot(four, queued)
+    assert [found.state for found in four] == ["ready", "away", "draining", "ready"]
+    assert snapshot.speed == 20
+    assert snapshot.backlog == 18
+    assert snapshot.offered == {"small", "tiny"}
+    assert snapshot.loaded == {"small"}
+    # From none at all one is to be started, so the signal must not be zero or infinite.
+    assert Snapshot((), queued).backlog == 72
+
+
+def test_an_error_of_another_process_is_the_same_here() -> None:
+    same = named_error("InvalidOption", "No.", "language", "unsupported_language")
+    assert isinstance(same, InvalidOption)
+    assert (same.message, same.param, same.code) == ("No.", "language", "unsupported_language")
+    full = named_error("StorageFull", "Full.", None, "storage_full")
+    assert isinstance(full, StorageFull)
+    assert full.retry_after > 0
+    assert isinstance(named_error("EngineError", "Broken."), EngineError)
+    assert type(named_error("Exception", "What?")) is ServerError
+
+
+def test_every_error_may_come_from_another_process() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    for kind in kinds:
+        if issubclass(kind, WhisperApiError):
+            found = named_error(kind.__name__, "Text.", None, "code")
+            assert type(found) is kind
+            assert (found.message, found.code, str(found)) == ("Text.", "code", "Text.")
+            assert not isinstance(found, CapacityError) or found.retry_after == 1
+
+
+def test_keys_of_locks_fit_the_database_and_differ() -> None:
+    keys = {key_of(f"{number:016x}-0") for number in range(2000)}
+    assert len(keys) == 2000
+    assert all(-(2**31) <= key < 2**31 for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("role", "settings", "named"),
+    [
+        ("api", {}, "database_url"),
+        ("worker", {"database_url": "sqlite:////tmp/x.sqlite"}, "database_url"),
+        ("worker", {"database_url": "postgresql://u@h/n"}, "storage_url"),
+        (
+            "worker",
+            {"database_url": "postgresql://u@h/n", "storage_url": "s3://b", "local_engine": False},
+            "local_engine",
+        ),
+    ],
+)
+def test_a_role_says_which_setting_it_lacks(
+    role: str, settings: dict[str, str], named: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"^{named}:"):
+        check_role(Settings(**settings), role)  # type: ignore[arg-type]
+
+
+def test_a_server_of_its_own_needs_nothing() -> None:
+    check_role(Settings(), "all")
