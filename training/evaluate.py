@@ -17,6 +17,7 @@ import soundfile
 
 from augment import Noises, add_noise
 from engine import Engine, Heard
+from short import compare
 from text import EN_ONES, normalise, vocabulary
 from tokens import EOT, TokenSet
 from train import errors
@@ -249,7 +250,13 @@ def main() -> None:
             figures[k]["phrases_30s"]["wer"] <= 1.5 * figures[k]["phrases_8s"]["wer"] + 0.02
             for k in ("en", "ru")
         )
-        manifest |= {"metrics": figures, "decoding": limits | {"window_seconds": 30 if wide else 8}}
+        model = options.assets / "bundled"
+        figures["short_windows"] = compare(model.resolve(), options.human, options.count)
+        told = {
+            "window_seconds": 30 if wide else 8,
+            "short_windows": figures["short_windows"]["allowed"],
+        }
+        manifest |= {"metrics": figures, "decoding": limits | told}
         path.write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 

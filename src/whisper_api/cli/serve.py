@@ -19,6 +19,7 @@ from fastapi import FastAPI
 
 from whisper_api import __version__
 from whisper_api.api.app import create_app
+from whisper_api.cli.allocator import restart_for_allocator
 from whisper_api.cli.flags import with_settings
 from whisper_api.cli.tls import certificate_of, renewing
 from whisper_api.config import Settings
@@ -117,6 +118,7 @@ def prepare(settings: Settings, config: Path | None) -> None:
         SettingsError: the folder cannot be used.
     """
     setup_logging(settings)
+    restart_for_allocator(settings)
     if config is not None:
         log.info("settings from %s", config)
     for notice in settings.notices:
