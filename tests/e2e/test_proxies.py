@@ -1,0 +1,225 @@
+"""The examples for nginx and Caddy, with the real programs in front of a real server."""
+
+from __future__ import annotations
+
+import http.server
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from tests.conftest import MakeWav
+from tests.e2e.browsing import SAID, Visit
+from tests.e2e.conftest import Server, StartServer
+from tests.e2e.proxying import HOST, Proxy, proxied
+
+pytestmark = pytest.mark.slow
+KINDS = ["nginx", "caddy"]
+LARGE = 300 * 1024 * 1024
+BLOCK = bytes(1 << 20)
+
+
+class Local(httpx.HTTPTransport):
+    """Connects to this machine whatever the name says."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        request.extensions["sni_hostname"] = HOST
+        request.url = request.url.copy_with(host="127.0.0.1")
+        return super().handle_request(request)
+
+
+@contextmanager
+def client(proxy: Proxy, **more: Any) -> Iterator[httpx.Client]:
+    """A client of what is behind ``proxy`` that trusts its certificate only."""
+    trusting = ssl.create_default_context()
+    proxy.authority.configure_trust(trusting)
+    with httpx.Client(
+        base_url=proxy.root, transport=Local(verify=trusting, **more), timeout=60
+    ) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def gates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the gated engine's gates."""
+    return tmp_path_factory.mktemp("gates")
+
+
+@pytest.fixture(scope="module")
+def behind(start_server: StartServer, gates: Path) -> Server:
+    """A server that believes proxies of this machine."""
+    return start_server(
+        environment={"TEST_GATES": str(gates)},
+        batch_size=1,
+        chunk_length_s=8,
+        allowed_hosts=[HOST, "127.0.0.1"],
+        trusted_proxies=["127.0.0.1"],
+        request_logging={"exclude_endpoints": []},
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_events_arrive_one_by_one(
+    kind: str, behind: Server, gates: Path, make_wav: MakeWav, tmp_path: Path
+) -> None:
+    numbers = {"nginx": 100, "caddy": 200}[kind]
+    wav = make_wav({2.0: numbers, 10.0: numbers + 1, 18.0: numbers + 2}, 24)
+    form = {"stream": "true", "language": "en"}
+    with proxied(kind, tmp_path, behind.port) as proxy, client(proxy) as http:
+        files = {"file": ("a.wav", wav)}
+        door = "/v1/audio/transcriptions"
+        with http.stream("POST", door, files=files, data=form) as answer:
+            assert answer.status_code == 200
+            lines = (line for line in answer.iter_lines() if line.startswith("data: "))
+            # Each gate opens only when the event before it is here: a proxy that kept events
+            # back would never see the next one made.
+            if kind == "nginx":
+                assert f"marker-0{numbers}" in next(lines)
+                opened = 2
+            else:  # the engine's first batch went to the test before
+                opened = 4
+                (gates / str(opened)).touch()
+                assert f"marker-0{numbers}" in next(lines)
+                opened += 1
+            for more in (1, 2):
+                (gates / str(opened)).touch()
+                assert f"marker-0{numbers + more}" in next(lines)
+                opened += 1
+            rest = list(lines)
+    assert rest[-1] == "data: [DONE]"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_large_body_reaches_the_server(kind: str, behind: Server, tmp_path: Path) -> None:
+    head = {"tus-resumable": "1.0.0"}
+    with proxied(kind, tmp_path, behind.port) as proxy, client(proxy) as http:
+        begun = http.post("/v1/uploads", headers={**head, "upload-length": str(LARGE)})
+        part = {**head, "upload-offset": "0", "content-type": "application/offset+octet-stream"}
+        part["content-length"] = str(LARGE)
+        body = (BLOCK for _ in range(LARGE // len(BLOCK)))
+        sent = http.patch(begun.headers["location"], headers=part, content=body)
+        assert (sent.status_code, sent.headers["upload-offset"]) == (204, str(LARGE)), sent.text
+        assert http.delete(begun.headers["location"], headers=head).status_code == 204
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_redirects_lead_to_the_public_address(kind: str, behind: Server, tmp_path: Path) -> None:
+    with proxied(kind, tmp_path, behind.port) as proxy, client(proxy) as http:
+        answer = http.get("/v1/tasks/")
+        assert answer.headers["location"] == f"{proxy.root}/v1/tasks"
+        assert http.get("/health", headers={"host": "evil.example"}).status_code != 200
+
+
+class Echo(http.server.BaseHTTPRequestHandler):
+    """An upstream that tells what it was sent, and takes up WebSockets."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        if self.headers.get("upgrade") == "websocket":
+            self.send_response(101)
+            self.send_header("Upgrade", "websocket")
+            self.send_header("Connection", "Upgrade")
+            self.end_headers()
+            self.wfile.write(self.rfile.read(4)[::-1])
+            self.close_connection = True
+            return
+        told = str(self.headers).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(told)))
+        self.end_headers()
+        self.wfile.write(told)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def echo() -> Iterator[int]:
+    """The port of an ``Echo``."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Echo) as upstream:
+        thread = threading.Thread(target=upstream.serve_forever)
+        thread.start()
+        yield upstream.server_address[1]
+        upstream.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_server_is_told_who_asks_and_callers_cannot_lie(
+    kind: str, echo: int, tmp_path: Path
+) -> None:
+    lies = {"x-forwarded-for": "6.6.6.6", "x-forwarded-proto": "gopher"}
+    with proxied(kind, tmp_path, echo) as proxy, client(proxy) as http:
+        lines = http.get("/", headers=lies).text.lower().split("\n")
+    told = dict(line.strip().split(": ", 1) for line in lines if ": " in line)
+    assert told["x-forwarded-for"] == "127.0.0.1"
+    assert told["x-forwarded-proto"] == "https"
+    assert told["host"] == urlsplit(proxy.root).netloc
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_websockets_pass(kind: str, echo: int, tmp_path: Path) -> None:
+    with proxied(kind, tmp_path, echo, below=True) as proxy:
+        port = urlsplit(proxy.root).port
+        assert port is not None
+        with socket.create_connection(("127.0.0.1", port), 30) as line:
+            line.settimeout(30)
+            line.sendall(
+                f"GET /speech/v1/realtime HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+                "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+            )
+            file = line.makefile("rb")
+            assert b" 101 " in file.readline()
+            while file.readline().strip():
+                pass
+            line.sendall(b"live")
+            assert file.read(4) == b"evil"
+
+
+@dataclass(frozen=True)
+class Below(Server):
+    """A server as its browser sees it: through a proxy, below a path."""
+
+    proxy: Proxy
+
+    @property
+    def root(self) -> str:
+        """The address of the page without the last slash."""
+        return self.proxy.root
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_page_works_below_a_path(
+    kind: str, start_server: StartServer, visit: Visit, tmp_path: Path
+) -> None:
+    server = start_server(
+        engine="auto",
+        model_path="bundled",
+        vad=True,
+        root_path="/speech",
+        trusted_proxies=["127.0.0.1"],
+        api_keys=["sk-right"],
+        allowed_hosts=["127.0.0.1"],
+    )
+    with proxied(kind, tmp_path, server.port, below=True) as proxy:
+        about = {name: getattr(server, name) for name in ("port", "process", "data_dir", "key")}
+        page = visit(Below(**about, proxy=proxy))
+        page.context.add_init_script("""localStorage.setItem("whisper-api.key", '"sk-right"')""")
+        page.open("/")
+        page.tab.click("#sample")
+        page.wait_for_transcript()
+        assert page.text == SAID
+        page.until("document.querySelector('audio').readyState > 0")  # opened by the cookie
+        page.tab.goto(f"{proxy.root}/docs")
+        page.tab.wait_for_selector("#docs .opblock")
+        base = page.tab.locator(".servers select, .servers-title + div").first.inner_text()
+        assert "/speech" in base
