@@ -1,4 +1,4 @@
-"""The fake engine with a gate: every batch but the first waits until a test lets it through."""
+"""The fake engine with gates: windows with markers from 100 on wait until a test opens them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from whisper_api.engines.base import WindowItem
-from whisper_api.engines.fake import FakeEngine
+from whisper_api.engines.fake import FakeEngine, find_markers
+
+OPEN_BELOW = 100
 
 
 class GatedEngine(FakeEngine):
-    """Batch number 2 and those after it wait for a file ``2`` and so on in ``TEST_GATES``."""
+    """A window with marker 123 waits for a file ``123`` in the folder ``TEST_GATES``."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self._gates = Path(os.environ["TEST_GATES"])
-        self._batches = 0
         self.on_decode = self._wait
 
     def _wait(self, items: Sequence[WindowItem]) -> None:
-        self._batches += 1
-        gate = self._gates / str(self._batches)
-        while self._batches > 1 and not gate.exists():
-            time.sleep(0.01)
+        for item in items:
+            for _, number in find_markers(item.audio):
+                while number >= OPEN_BELOW and not (self._gates / str(number)).exists():
+                    time.sleep(0.01)

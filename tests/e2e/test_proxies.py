@@ -69,29 +69,22 @@ def behind(start_server: StartServer, gates: Path) -> Server:
 def test_events_arrive_one_by_one(
     kind: str, behind: Server, gates: Path, make_wav: MakeWav, tmp_path: Path
 ) -> None:
-    numbers = {"nginx": 100, "caddy": 200}[kind]
-    wav = make_wav({2.0: numbers, 10.0: numbers + 1, 18.0: numbers + 2}, 24)
+    first = {"nginx": 100, "caddy": 200}[kind]
+    numbers = (first, first + 1, first + 2)
+    wav = make_wav(dict(zip((2.0, 10.0, 18.0), numbers, strict=True)), 24)
     form = {"stream": "true", "language": "en"}
     with proxied(kind, tmp_path, behind.port) as proxy, client(proxy) as http:
         files = {"file": ("a.wav", wav)}
         door = "/v1/audio/transcriptions"
+        (gates / str(first)).touch()
         with http.stream("POST", door, files=files, data=form) as answer:
             assert answer.status_code == 200
             lines = (line for line in answer.iter_lines() if line.startswith("data: "))
             # Each gate opens only when the event before it is here: a proxy that kept events
             # back would never see the next one made.
-            if kind == "nginx":
-                assert f"marker-0{numbers}" in next(lines)
-                opened = 2
-            else:  # the engine's first batch went to the test before
-                opened = 4
-                (gates / str(opened)).touch()
-                assert f"marker-0{numbers}" in next(lines)
-                opened += 1
-            for more in (1, 2):
-                (gates / str(opened)).touch()
-                assert f"marker-0{numbers + more}" in next(lines)
-                opened += 1
+            for number in numbers:
+                (gates / str(number)).touch()
+                assert f"marker-0{number}" in next(lines)
             rest = list(lines)
     assert rest[-1] == "data: [DONE]"
 
@@ -114,7 +107,8 @@ def test_redirects_lead_to_the_public_address(kind: str, behind: Server, tmp_pat
     with proxied(kind, tmp_path, behind.port) as proxy, client(proxy) as http:
         answer = http.get("/v1/tasks/")
         assert answer.headers["location"] == f"{proxy.root}/v1/tasks"
-        assert http.get("/health", headers={"host": "evil.example"}).status_code != 200
+        stranger = http.get("/health", headers={"host": "evil.example"})
+        assert stranger.status_code != 200 or not stranger.content  # not this server's answer
 
 
 class Echo(http.server.BaseHTTPRequestHandler):
@@ -197,11 +191,10 @@ class Below(Server):
         return self.proxy.root
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_page_works_below_a_path(
-    kind: str, start_server: StartServer, visit: Visit, tmp_path: Path
-) -> None:
-    server = start_server(
+@pytest.fixture(scope="module")
+def below(start_server: StartServer) -> Server:
+    """A server with keys and the bundled model that is shown below a path."""
+    return start_server(
         engine="auto",
         model_path="bundled",
         vad=True,
@@ -210,8 +203,14 @@ def test_the_page_works_below_a_path(
         api_keys=["sk-right"],
         allowed_hosts=["127.0.0.1"],
     )
-    with proxied(kind, tmp_path, server.port, below=True) as proxy:
-        about = {name: getattr(server, name) for name in ("port", "process", "data_dir", "key")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_page_works_below_a_path(
+    kind: str, below: Server, visit: Visit, tmp_path: Path
+) -> None:
+    with proxied(kind, tmp_path, below.port, below=True) as proxy:
+        about = {name: getattr(below, name) for name in ("port", "process", "data_dir", "key")}
         page = visit(Below(**about, proxy=proxy))
         page.context.add_init_script("""localStorage.setItem("whisper-api.key", '"sk-right"')""")
         page.open("/")
@@ -221,5 +220,6 @@ def test_the_page_works_below_a_path(
         page.until("document.querySelector('audio').readyState > 0")  # opened by the cookie
         page.tab.goto(f"{proxy.root}/docs")
         page.tab.wait_for_selector("#docs .opblock")
-        base = page.tab.locator(".servers select, .servers-title + div").first.inner_text()
-        assert "/speech" in base
+        assert page.tab.locator("#docs .servers select").input_value() == "/speech"
+        assert page.tab.goto(proxy.root).url == f"{proxy.root}/"
+        page.context.close()  # before its proxy goes
