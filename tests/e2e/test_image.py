@@ -106,7 +106,7 @@ def _lend(opt: Path, site: Path, place: Path) -> None:
     for name in ("python", "lent"):
         (place / name).mkdir()
     (site / "lent.pth").write_text(str(place / "lent"))
-    inside = place / "python" / Path(sys._base_executable).resolve().relative_to(BASE)
+    inside = place / "python" / Path(sys.executable).resolve().relative_to(BASE)
     for name in ("python3", f"python3.{sys.version_info.minor}", "python"):
         (opt / "bin" / name).unlink(missing_ok=True)
         (opt / "bin" / name).symlink_to(inside)
