@@ -121,7 +121,7 @@ class TaskServer:
         body: dict[str, Any] = answer.json()
         return body
 
-    def finished(self, ident: str, seconds: float = 60) -> dict[str, Any]:
+    def finished(self, ident: str, seconds: float = 180) -> dict[str, Any]:
         """A task once it has ended."""
 
         def look() -> dict[str, Any] | None:
@@ -135,7 +135,7 @@ class TaskServer:
         """A completed task's text."""
         return self.get(f"/v1/tasks/{ident}/result?response_format=text").text
 
-    def until(self, look: Callable[[], Any], seconds: float = 30) -> Any:
+    def until(self, look: Callable[[], Any], seconds: float = 120) -> Any:
         """What ``look`` answers once it answers anything.
 
         Raises:
