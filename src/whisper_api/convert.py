@@ -36,7 +36,7 @@ def convert_folder(source: Path, target: Path, quantization: str = "int8") -> No
     sizes = read_sizes(source)
     tensors = Tensors(source)
     tokenizer = read_tokenizer(source)
-    config, words = _config(source, sizes, tokenizer), vocabulary(tokenizer, sizes.vocabulary)
+    config, words = generation_settings(source, sizes, tokenizer), vocabulary(tokenizer, sizes.vocabulary)
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
     try:
@@ -84,8 +84,8 @@ def vocabulary(tokenizer: Tokenizer, size: int) -> list[str]:
     return [by_id[number] for number in range(count)] + list(missing)
 
 
-def _config(folder: Path, sizes: Sizes, tokenizer: Tokenizer) -> dict[str, Any]:
-    """CTranslate2's own settings: what to suppress, language ids, heads that align."""
+def generation_settings(folder: Path, sizes: Sizes, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What to suppress, language ids, heads that align, under CTranslate2's names."""
     path = folder / "generation_config.json"
     said = read_json(path) if path.is_file() else {}
     general = read_json(folder / CONFIG)

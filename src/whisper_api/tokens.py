@@ -84,6 +84,13 @@ class WhisperTokenizer:
         ids = {code: self._tokenizer.token_to_id(f"<|{code}|>") for code in LANGUAGES}
         return {code: number for code, number in ids.items() if number is not None}
 
+    @property
+    def no_speech(self) -> int:
+        """``<|nospeech|>``, in older checkpoints called ``<|nocaptions|>``; the end token if none."""
+        names = ("<|nospeech|>", "<|nocaptions|>")
+        found = (self._tokenizer.token_to_id(name) for name in names)
+        return next((number for number in found if number is not None), self.eot)
+
     @cached_property
     def suppressed(self) -> tuple[int, ...]:
         """Special ids that never belong into a result: tasks, starts, no speech, languages."""

@@ -1,0 +1,106 @@
+"""A checkpoint from disk into the parts that compute: checked first, then loaded by transformers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from whisper_api.checkpoint import Tensors, read_sizes, read_tokenizer
+from whisper_api.convert import generation_settings
+from whisper_api.engines.torch_align import Aligner
+from whisper_api.engines.torch_features import LogMel
+from whisper_api.engines.torch_generate import Generator
+from whisper_api.engines.torch_memory import plan
+from whisper_api.engines.torch_network import Decoder
+from whisper_api.engines.torch_place import TorchPlace
+from whisper_api.engines.torch_rules import Rules
+from whisper_api.errors import ModelBroken
+from whisper_api.model_folder import ModelFiles
+from whisper_api.tokens import WhisperTokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A loaded model, ready for the engine."""
+
+    encoder: Any
+    tokenizer: WhisperTokenizer
+    mel: LogMel
+    generator: Generator
+    aligner: Aligner
+    device: Any
+    dtype: Any
+
+
+def load_parts(
+    files: ModelFiles,
+    place: TorchPlace,
+    windows: int,
+    width: int,
+    alone: AbstractContextManager[Any],
+) -> Parts:
+    """Load the folder with room for ``windows`` of ``width`` rows, or fewer where memory is short.
+
+    Raises:
+        ModelBroken: a file is missing or broken, pickled, or no Whisper model.
+        RuntimeError: torch's, where it does not fit.
+    """
+    sizes = read_sizes(files.path)
+    Tensors(files.path)  # says in plain words what is wrong with the weights' files
+    words = read_tokenizer(files.path)
+    tokenizer = WhisperTokenizer(words, sizes.vocabulary)
+    said = generation_settings(files.path, sizes, words)
+    model = _model(files, place)
+    device, dtype = torch.device(place.device), getattr(torch, place.dtype)
+    decoder = Decoder(model)
+    rules = Rules(
+        tokenizer, said["suppress_ids"], said["suppress_ids_begin"], decoder.size, device
+    )
+    room = plan(decoder, windows, width, dtype.itemsize, _free(device))
+    if room.items < windows:
+        log.warning("batches are of %d windows, not %d: more does not fit", room.items, windows)
+    generator = Generator(decoder, rules, room, device, dtype, tokenizer, alone)
+    heads = _heads(said["alignment_heads"], sizes.decoder_layers, sizes.decoder_heads)
+    aligner = Aligner(decoder, tokenizer, heads)
+    mel = LogMel(sizes.mels, device)
+    return Parts(model.model.encoder, tokenizer, mel, generator, aligner, device, dtype)
+
+
+def _model(files: ModelFiles, place: TorchPlace) -> Any:
+    from transformers import WhisperForConditionalGeneration
+
+    model, found = WhisperForConditionalGeneration.from_pretrained(
+        str(files.path),
+        dtype=getattr(torch, place.dtype),
+        attn_implementation=place.attention,
+        device_map={"": place.device},
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    # transformers fills what is missing with random numbers.
+    if missing := sorted(found["missing_keys"]):
+        raise ModelBroken(f"The weights of {files.id!r} lack {missing[0]} ({len(missing)} in all).")
+    return model.eval().requires_grad_(False)
+
+
+def _free(device: Any) -> int | None:
+    if device.type != "cuda":
+        return None
+    torch.cuda.empty_cache()
+    return int(torch.cuda.mem_get_info(device)[0])
+
+
+def _heads(said: Sequence[Sequence[int]], layers: int, heads: int) -> list[tuple[int, int]]:
+    """The pairs in the order of layers; those of another model's shape are of no use."""
+    known = [(int(layer), int(head)) for layer, head in said if layer < layers and head < heads]
+    if not known:
+        known = [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
+    return sorted(known)

@@ -1,0 +1,100 @@
+"""The decoder's memory: sized once from what the device has free, then never moved.
+
+CUDA graphs hold addresses, so that nothing here may be allocated anew while one may be replayed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from whisper_api.engines.torch_network import Decoder, Pair
+from whisper_api.tokens import CONTEXT
+
+POSITIONS = 1500
+"""Encoder positions of a full window."""
+
+LARGEST_BEAM = 20  # as the setting allows
+_SHARE = 0.8  # of the free memory; the rest is for the encoder, the words and fragmentation
+_WORKING = 8  # float32 copies of the logits that a step of a search holds
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many windows, and rows of text, are decoded at once."""
+
+    items: int
+    rows: int
+
+    def items_of(self, width: int) -> int:
+        """Windows in one batch where each takes ``width`` rows."""
+        return max(1, min(self.items, self.rows // width))
+
+
+def plan(decoder: Decoder, wanted: int, width: int, item_bytes: int, free: int | None) -> Room:
+    """Room for up to ``wanted`` windows of ``width`` rows in ``free`` bytes (None: no limit).
+
+    ``item_bytes`` is the size of one number in the model's format.
+    """
+    row = 2 * len(decoder.layers) * CONTEXT * decoder.width * item_bytes
+    row += _WORKING * 4 * decoder.size
+    audio = 2 * len(decoder.layers) * POSITIONS * decoder.width * item_bytes
+    # A batch being encoded beside the one that is decoded: states, and the widened inner ones.
+    audio += 2 * 8 * POSITIONS * decoder.width * item_bytes
+    items = wanted if free is None else int(free * _SHARE / (audio + width * row))
+    items = max(1, min(wanted, items))
+    return Room(items, max(items * width, LARGEST_BEAM))
+
+
+class Memory:
+    """Keys and values of texts and of audio, for one decoder."""
+
+    def __init__(self, decoder: Decoder, room: Room, device: Any, dtype: Any) -> None:
+        """Allocate all of it.
+
+        Raises:
+            RuntimeError: it does not fit (torch's errors).
+        """
+        heads, width = decoder.heads, decoder.width // decoder.heads
+        self._heads, self._width = heads, width
+        shape = (room.rows, heads, CONTEXT, width)
+        flat = room.items * heads * POSITIONS * width
+
+        def make(*size: int) -> Pair:
+            pair = [torch.zeros(*size, device=device, dtype=dtype) for _ in range(2)]
+            return pair[0], pair[1]
+
+        self._text = [make(*shape) for _ in decoder.layers]
+        self._audio = [make(flat) for _ in decoder.layers]
+
+    def text(self, rows: int) -> list[Pair]:
+        """Each layer's keys and values of the first rows: ``[rows, heads, context, width]``."""
+        return [(keys[:rows], values[:rows]) for keys, values in self._text]
+
+    def heads_of(self, items: int, width: int) -> list[Pair]:
+        """Only each item's first row."""
+        return [(k[: items * width : width], v[: items * width : width]) for k, v in self._text]
+
+    def audio(self, items: int, positions: int) -> list[Pair]:
+        """Each layer's keys and values of the audio: ``[items, heads, positions, width]``."""
+        size = (items, self._heads, positions, self._width)
+        count = items * self._heads * positions * self._width
+        return [(keys[:count].view(size), values[:count].view(size)) for keys, values in self._audio]
+
+    def spread(self, items: int, width: int, length: int) -> None:
+        """Copy the first row of each item to its other rows, as far as ``length`` tokens."""
+        if width == 1:
+            return
+        for pair in self.text(items * width):
+            for kept in pair:
+                rows = kept.view(items, width, *kept.shape[1:])[:, :, :, :length]
+                rows[:, 1:] = rows[:, :1]
+
+    def reorder(self, parents: Any, span: int) -> None:
+        """Let each row go on from another row of its item, in the first ``span`` positions."""
+        for pair in self.text(parents.shape[0]):
+            for kept in pair:
+                seen = kept[:, :, :span]
+                seen.copy_(seen.index_select(0, parents))
