@@ -1,7 +1,7 @@
 """Which tokens may come next: suppressed ones, and Whisper's rules of timestamps.
 
-The rules are CTranslate2's (and but for one detail openai/whisper's ``ApplyTimestampRules``), on
-whole batches and without a look at any value from the host.
+The rules are openai/whisper's ``ApplyTimestampRules``, as CTranslate2 has them too, on whole batches
+and without a look at any value from the host.
 """
 
 from __future__ import annotations
@@ -54,8 +54,11 @@ class Rules:
         logits += self._bias
         text, times = logits[:, : self.begin], logits[:, self.begin :]
         ended, paired = last >= self.begin, (last >= self.begin) & (before >= self.begin)
-        times.masked_fill_(paired[:, None] | (self._times < latest[:, None]), _NEVER)
-        logits[:, : self.eot].masked_fill_((ended & ~paired)[:, None], _NEVER)
+        lone = ended & ~paired
+        # A piece is longer than nothing; the next one may begin where it ended.
+        earliest = torch.where(lone, latest, latest + 1)
+        times.masked_fill_(paired[:, None] | (self._times < earliest[:, None]), _NEVER)
+        logits[:, : self.eot].masked_fill_(lone[:, None], _NEVER)
         # More probable together than any text: then it is a timestamp.
         due = (times.logsumexp(dim=1) > text.amax(dim=1)) & ~paired
         text.masked_fill_(due[:, None], _NEVER)
