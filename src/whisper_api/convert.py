@@ -36,7 +36,10 @@ def convert_folder(source: Path, target: Path, quantization: str = "int8") -> No
     sizes = read_sizes(source)
     tensors = Tensors(source)
     tokenizer = read_tokenizer(source)
-    config, words = generation_settings(source, sizes, tokenizer), vocabulary(tokenizer, sizes.vocabulary)
+    config, words = (
+        generation_settings(source, sizes, tokenizer),
+        vocabulary(tokenizer, sizes.vocabulary),
+    )
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
     try:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from whisper_api.checkpoint import PICKLED, is_hugging_face, read_json
+from whisper_api.checkpoint import PICKLED, Tensors, is_hugging_face, read_json, read_sizes
 from whisper_api.errors import ModelBroken
 
 MANIFEST = "MANIFEST.json"
 WEIGHTS = "model.bin"
+CHECKPOINT = "huggingface"
+"""The kind of a Hugging Face folder that is loaded as it is."""
 
 _NEEDED = (WEIGHTS, "config.json", "tokenizer.json")
 
@@ -58,6 +60,30 @@ def describe(folder: Path, name: str, manifest: Path | None = None) -> ModelFile
         decoding=dict(said.get("decoding") or {}),
         note=f"The model {name!r} knows {knows}." if knows else "",
         revision=str((folder / WEIGHTS).stat().st_mtime_ns),
+    )
+
+
+def describe_checkpoint(folder: Path, name: str) -> ModelFiles:
+    """Check a Hugging Face folder that is loaded as it is, and read what its manifest says.
+
+    Raises:
+        ModelBroken: no Whisper model, or its weights are missing, pickled or cut off.
+    """
+    sizes = read_sizes(folder)
+    Tensors(folder)
+    weights = sorted(folder.glob("*.safetensors"))
+    path = folder / MANIFEST
+    said = read_json(path) if path.is_file() else {}
+    knows = said.get("knows")
+    return ModelFiles(
+        id=name,
+        path=folder,
+        kind=CHECKPOINT,
+        vocabulary_size=sizes.vocabulary,
+        languages=tuple(said.get("languages") or ()),
+        decoding=dict(said.get("decoding") or {}),
+        note=f"The model {name!r} knows {knows}." if knows else "",
+        revision=str(max(weight.stat().st_mtime_ns for weight in weights)),
     )
 
 

@@ -92,6 +92,17 @@ SHORT_NAMES: dict[str, HubModel] = {
 """Short name -> repository, at a commit where one is known. ``main`` is looked up at the first
 pull, and the commit found is written down beside the model."""
 
+CHECKPOINTS: dict[str, str] = {
+    **{
+        name: f"openai/whisper-{name}"
+        for name in SHORT_NAMES
+        if name.removesuffix(".en") in ("tiny", "base", "small", "medium", "large-v2", "large-v3")
+    },
+    "large-v3-turbo": "openai/whisper-large-v3-turbo",
+    **{name: f"distil-whisper/{name}" for name in SHORT_NAMES if name.startswith("distil-")},
+}
+"""Short name -> repository with safetensors, for the transformers engine."""
+
 SYNONYMS = {"large": "large-v3", "turbo": "large-v3-turbo"}
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
@@ -111,9 +122,14 @@ def check_name(name: str) -> str:
     return name
 
 
-def hub_model(name: str) -> HubModel | None:
-    """The repository behind a short name or ``org/name``; None for any other name."""
+def hub_model(name: str, checkpoint: bool = False) -> HubModel | None:
+    """The repository behind a short name or ``org/name``; None for any other name.
+
+    ``checkpoint``: the original one with safetensors, not one for CTranslate2.
+    """
     short = SYNONYMS.get(name, name)
+    if checkpoint and short in CHECKPOINTS:
+        return HubModel(CHECKPOINTS[short])
     if short in SHORT_NAMES:
         return SHORT_NAMES[short]
     return HubModel(check_name(name)) if "/" in name else None

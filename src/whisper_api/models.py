@@ -25,12 +25,19 @@ from typing import Any
 
 from cachetools import TTLCache
 
-from whisper_api.checkpoint import is_hugging_face
+from whisper_api.accelerators import wants_checkpoints
+from whisper_api.checkpoint import PICKLED, is_hugging_face
 from whisper_api.config import Settings
 from whisper_api.convert import convert_folder
 from whisper_api.errors import ModelBroken, ModelNotFound, ServerError
 from whisper_api.hub import Progress, fetch
-from whisper_api.model_folder import ModelFiles, describe, folder_size, is_ctranslate2
+from whisper_api.model_folder import (
+    ModelFiles,
+    describe,
+    describe_checkpoint,
+    folder_size,
+    is_ctranslate2,
+)
 from whisper_api.model_names import (
     BUNDLED,
     DEFAULT,
@@ -119,7 +126,7 @@ class ModelStore:
             raise ModelNotFound(self._unknown(name))
         folder = self._root / folder_name(name)
         if (folder / _ORIGIN).is_file():
-            return describe(folder, _read_origin(folder).get("name", name))
+            return self._either(folder, _read_origin(folder).get("name", name))
         raise ModelNotFound(self._unknown(name))
 
     def prepare(self, progress: Progress | None = None) -> ModelFiles:
@@ -165,7 +172,7 @@ class ModelStore:
             ModelBroken: what the repository holds cannot be used.
             ServerError: offline, or the hub failed.
         """
-        model = hub_model(name)
+        model = hub_model(name, wants_checkpoints(self._settings))
         if model is None:
             raise ModelNotFound(self._unknown(name))
         if self._settings.offline:
@@ -182,6 +189,7 @@ class ModelStore:
     def import_folder(self, path: Path, name: str | None = None) -> ModelFiles:
         """Copy (CTranslate2) or convert (Hugging Face) a folder into the store.
 
+        Where the transformers engine runs, Hugging Face folders are copied, too.
         ``name`` defaults to the folder's own. A model of that name is replaced.
 
         Raises:
@@ -228,8 +236,8 @@ class ModelStore:
         if self._is_path(name):
             return self._folder(Path(name).expanduser())
         folder = self._root / folder_name(name)
-        if (folder / _ORIGIN).is_file():
-            return describe(folder, self.default_name)
+        if (folder / _ORIGIN).is_file() and self._fits(folder):
+            return self._either(folder, self.default_name)
         raise ModelNotFound(self._unknown(name))
 
     def _is_path(self, name: str) -> bool:
@@ -247,9 +255,21 @@ class ModelStore:
         if is_ctranslate2(folder):
             return describe(folder, self.default_name)
         if is_hugging_face(folder):
-            return describe(self._converted(folder), self.default_name)
+            return self._either(folder, self.default_name)
         describe(folder, self.default_name)  # raises, and says what is missing
         raise ModelBroken(f"The folder {folder.name!r} holds no Whisper model.")
+
+    def _either(self, folder: Path, name: str) -> ModelFiles:
+        """A folder of either kind, as the engine that is chosen reads it."""
+        if not is_hugging_face(folder):
+            return describe(folder, name)
+        if wants_checkpoints(self._settings):
+            return describe_checkpoint(folder, name)
+        return describe(self._converted(folder), name)
+
+    def _fits(self, folder: Path) -> bool:
+        """Whether the engine reads what was pulled for another one, maybe."""
+        return self._settings.engine != "transformers" or is_hugging_face(folder)
 
     def _converted(self, folder: Path) -> Path:
         """The conversion of a Hugging Face folder, made at the first call."""
@@ -296,14 +316,17 @@ class ModelStore:
         self._root.mkdir(parents=True, exist_ok=True)
         with self._lock, tempfile.TemporaryDirectory(prefix=".adding-", dir=self._root) as work:
             made = Path(work) / "model"
-            if is_hugging_face(folder):
+            if is_hugging_face(folder) and wants_checkpoints(self._settings):
+                describe_checkpoint(folder, name)
+                shutil.copytree(folder, made, ignore=shutil.ignore_patterns(".*", *PICKLED))
+            elif is_hugging_face(folder):
                 convert_folder(folder, made, self._quantization())
             else:
                 describe(folder, name)
                 shutil.copytree(folder, made, ignore=shutil.ignore_patterns(".*"))
             entry = {"name": SYNONYMS.get(name, name), **origin}
             (made / _ORIGIN).write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
-            files = describe(made, entry["name"])
+            files = self._either(made, entry["name"])
             if target.exists():
                 target.rename(Path(work) / "old")
             made.rename(target)

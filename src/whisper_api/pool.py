@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from whisper_api.accelerators import LIBRARIES
 from whisper_api.config import Settings
 from whisper_api.engines import ENGINES
 from whisper_api.engines.base import Engine
@@ -48,7 +49,8 @@ def engine_loader(settings: Settings) -> Loader:
     try:
         loader: Loader = getattr(importlib.import_module(module), attribute).load
     except ModuleNotFoundError as error:
-        extra = f"; install whisper-api-server[{name}]" if error.name == name else ""
+        needed = {name, *LIBRARIES} if name == "transformers" else {name}
+        extra = f"; install whisper-api-server[{name}]" if error.name in needed else ""
         raise SettingsError(f"engine: {path} cannot be loaded: {error}{extra}.") from error
     except (ImportError, AttributeError) as error:
         raise SettingsError(f"engine: {path} cannot be loaded: {error}") from error

@@ -86,7 +86,7 @@ class WhisperTokenizer:
 
     @property
     def no_speech(self) -> int:
-        """``<|nospeech|>``, in older checkpoints called ``<|nocaptions|>``; the end token if none."""
+        """``<|nospeech|>``, in older checkpoints ``<|nocaptions|>``; the end token if none."""
         names = ("<|nospeech|>", "<|nocaptions|>")
         found = (self._tokenizer.token_to_id(name) for name in names)
         return next((number for number in found if number is not None), self.eot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -18,12 +19,15 @@ import typer
 from rich.console import Console
 
 from whisper_api import __version__
+from whisper_api.accelerators import INSTALL as TORCH_INSTALL
+from whisper_api.accelerators import missing_libraries
 from whisper_api.cli.flags import ConfigOption, find_config
 from whisper_api.config import Settings, load_settings
 from whisper_api.engines import ENGINES
 from whisper_api.engines.auto import INSTALL
 from whisper_api.engines.choice import measured
 from whisper_api.errors import SettingsError, WhisperApiError
+from whisper_api.model_folder import CHECKPOINT
 from whisper_api.models import ModelStore
 
 State = Literal["ok", "note", "missing"]
@@ -133,6 +137,10 @@ def _libraries() -> Iterator[Finding]:
         if name == "openvino" and importlib.util.find_spec(name) is None:
             help = f"on processors it often encodes twice as fast: {INSTALL}"
             yield Finding("engine", "note", f"{name}: its library is not installed", help)
+        elif name == "transformers" and (lacking := missing_libraries()):
+            help = f"for CUDA cards and Apple's: {TORCH_INSTALL}"
+            text = f"{name}: {', '.join(lacking)} not installed"
+            yield Finding("engine", "note", text, help)
         else:
             yield Finding("engine", "ok" if there else "missing", name)
 
@@ -202,6 +210,20 @@ def _model(settings: Settings) -> Iterator[Finding]:
         yield Finding("model", "missing", f"{settings.model_path}: {error.message}", help)
         return
     yield Finding("model", "ok", files.id, files.note)
-    if settings.engine in ("auto", "openvino"):
+    if settings.engine == "transformers" or files.kind == CHECKPOINT:
+        yield _torch(settings)
+    elif settings.engine in ("auto", "openvino"):
         found = measured(settings.data_dir, files)
         yield Finding("encoder", "ok" if found else "note", found or UNMEASURED)
+
+
+def _torch(settings: Settings) -> Finding:
+    """What the transformers engine would run on: device, number format, attention."""
+    if lacking := missing_libraries():
+        return Finding("torch", "missing", f"{', '.join(lacking)} not installed", TORCH_INSTALL)
+    torch = importlib.import_module("torch")
+    place = importlib.import_module("whisper_api.engines.torch_place")
+    try:
+        return Finding("torch", "ok", place.choose_torch_place(settings, torch).reason)
+    except SettingsError as error:
+        return Finding("torch", "missing", error.message, "docs/gpu.md names the builds for CUDA")

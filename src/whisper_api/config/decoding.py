@@ -33,7 +33,8 @@ class ModelSettings(Section):
     model_ttl_s: Annotated[float, Field(ge=0, le=3600)] = 5
     """Seconds for which what is known of a model's files is not looked at again."""
     engine: str = "auto"
-    """``auto`` (the fastest here, measured), ``ctranslate2``, ``openvino``, or ``module:Class``."""
+    """``auto`` (the fastest here, measured), ``ctranslate2``, ``openvino``,
+    ``transformers``, or ``module:Class``."""
     device: Annotated[
         str,
         Field(

@@ -1,4 +1,8 @@
-"""The engine ``auto``: CTranslate2, with OpenVINO's encoder where that is installed and faster."""
+"""The engine ``auto``: the fastest correct one.
+
+On processors CTranslate2, with OpenVINO's encoder where that is installed and faster; on a CUDA
+card transformers, where it is installed and the model is a Hugging Face folder.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,11 @@ import logging
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from whisper_api.engines.base import Engine
 from whisper_api.engines.ctranslate2 import CTranslate2Engine
 from whisper_api.engines.encoder import Chosen, Encoder
 from whisper_api.engines.placement import choose_placement
+from whisper_api.model_folder import CHECKPOINT
 
 if TYPE_CHECKING:
     from whisper_api.config import Settings
@@ -23,8 +29,12 @@ class AutoEngine:
     """Loads the fastest correct engine."""
 
     @staticmethod
-    def load(files: ModelFiles, settings: Settings) -> CTranslate2Engine:
-        """As ``CTranslate2Engine.load``."""
+    def load(files: ModelFiles, settings: Settings) -> Engine:
+        """As ``CTranslate2Engine.load`` or ``TransformersEngine.load``."""
+        if files.kind == CHECKPOINT:  # the store has found that torch has a card
+            from whisper_api.engines.transformers import TransformersEngine
+
+            return TransformersEngine.load(files, settings)
         import ctranslate2
 
         place = choose_placement(settings, ctranslate2)

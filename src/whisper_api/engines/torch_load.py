@@ -1,4 +1,4 @@
-"""A checkpoint from disk into the parts that compute: checked first, then loaded by transformers."""
+"""A checkpoint from disk into the parts that compute: checked, then loaded by transformers."""
 
 from __future__ import annotations
 
@@ -60,9 +60,7 @@ def load_parts(
     model = _model(files, place)
     device, dtype = torch.device(place.device), getattr(torch, place.dtype)
     decoder = Decoder(model)
-    rules = Rules(
-        tokenizer, said["suppress_ids"], said["suppress_ids_begin"], decoder.size, device
-    )
+    rules = Rules(tokenizer, said["suppress_ids"], said["suppress_ids_begin"], decoder.size, device)
     room = plan(decoder, windows, width, dtype.itemsize, _free(device))
     if room.items < windows:
         log.warning("batches are of %d windows, not %d: more does not fit", room.items, windows)
@@ -75,7 +73,9 @@ def load_parts(
 
 def _model(files: ModelFiles, place: TorchPlace) -> Any:
     from transformers import WhisperForConditionalGeneration
+    from transformers.utils import logging as library_log
 
+    library_log.disable_progress_bar()
     model, found = WhisperForConditionalGeneration.from_pretrained(
         str(files.path),
         dtype=getattr(torch, place.dtype),

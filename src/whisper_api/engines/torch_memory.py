@@ -81,7 +81,9 @@ class Memory:
         """Each layer's keys and values of the audio: ``[items, heads, positions, width]``."""
         size = (items, self._heads, positions, self._width)
         count = items * self._heads * positions * self._width
-        return [(keys[:count].view(size), values[:count].view(size)) for keys, values in self._audio]
+        return [
+            (keys[:count].view(size), values[:count].view(size)) for keys, values in self._audio
+        ]
 
     def spread(self, items: int, width: int, length: int) -> None:
         """Copy the first row of each item to its other rows, as far as ``length`` tokens."""

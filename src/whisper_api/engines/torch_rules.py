@@ -1,7 +1,7 @@
 """Which tokens may come next: suppressed ones, and Whisper's rules of timestamps.
 
-The rules are openai/whisper's ``ApplyTimestampRules``, as CTranslate2 has them too, on whole batches
-and without a look at any value from the host.
+The rules are openai/whisper's ``ApplyTimestampRules``, as CTranslate2 has them too, on whole
+batches and without a look at any value from the host.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Whisper checkpoints of Hugging Face on torch: CUDA cards, Apple's, and the processor.
 
 transformers loads the weights and encodes; batches, search, timestamps, words and quality are this
-server's own, and the same as on the other engines. Two calls may run at once: one encodes while the
-other decodes, on streams of their own, so that the next batch is ready when the last one is written.
+server's own, and the same as on the other engines. Two calls may run at once: one encodes while
+the other decodes, on streams of their own, so that the next batch is ready in time.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from whisper_api import features
+from whisper_api.accelerators import INSTALL, missing_libraries
 from whisper_api.engines.base import Decoded, EngineInfo, Thresholds, WindowItem
 from whisper_api.engines.ctranslate2 import read_thresholds
 from whisper_api.engines.draft import Draft
@@ -27,7 +28,8 @@ from whisper_api.engines.torch_generate import BEST_OF, Written
 from whisper_api.engines.torch_load import Parts, load_parts
 from whisper_api.engines.torch_network import encode
 from whisper_api.engines.torch_place import TorchPlace, choose_torch_place
-from whisper_api.errors import EngineError, EngineOutOfMemory, ModelBroken
+from whisper_api.errors import EngineError, EngineOutOfMemory, ModelBroken, SettingsError
+from whisper_api.model_folder import CHECKPOINT
 from whisper_api.tokens import PROMPT_LIMIT
 from whisper_api.types import SAMPLE_RATE, Audio
 
@@ -74,7 +76,9 @@ class TransformersEngine:
             ModelBroken: the folder is no Whisper checkpoint with safetensors.
             EngineOutOfMemory: it does not fit.
         """
-        if files.kind != "huggingface":
+        if missing := missing_libraries():
+            raise SettingsError(f"engine: transformers needs {', '.join(missing)}: {INSTALL}.")
+        if files.kind != CHECKPOINT:
             raise ModelBroken(
                 f"The model {files.id!r} is in CTranslate2's format; the transformers engine reads"
                 " Hugging Face folders with safetensors. Set model_path to one or to a hub name,"
