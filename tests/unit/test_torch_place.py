@@ -37,7 +37,7 @@ def tells(monkeypatch: pytest.MonkeyPatch, output: str) -> None:
         assert command[0] == "nvidia-smi"
         return subprocess.CompletedProcess(command, 0, output, "")
 
-    monkeypatch.setattr(torch_place.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
 
 
 def test_a_card_computes_in_half_precision_with_flash_attention() -> None:
