@@ -18,10 +18,9 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import Any
 
 from cachetools import TTLCache
 
@@ -31,6 +30,7 @@ from whisper_api.config import Settings
 from whisper_api.convert import convert_folder
 from whisper_api.errors import ModelBroken, ModelNotFound, ServerError
 from whisper_api.hub import Progress, fetch
+from whisper_api.model_entries import ORIGIN, ModelEntry, entry_of, read_origin
 from whisper_api.model_folder import (
     ModelFiles,
     describe,
@@ -53,20 +53,7 @@ from whisper_api.model_names import (
 
 __all__ = ["ModelEntry", "ModelFiles", "ModelStore", "Progress", "RemoteModels"]
 
-_ORIGIN = "ORIGIN.json"
 _DIGESTED = ("*.safetensors", "*.json", "merges.txt")
-
-
-@dataclass(frozen=True, slots=True)
-class ModelEntry:
-    """A line of ``models list`` and of ``/v1/models``."""
-
-    id: str
-    default: bool = False
-    alias_of: str | None = None  #: the model that is meant, for aliases and for profiles
-    size: int = 0  #: bytes on disk
-    source: str = ""  #: repository or folder it came from
-    revision: str = ""  #: commit, where it came from the hub
 
 
 class ModelStore:
@@ -125,8 +112,8 @@ class ModelStore:
         if ":" in name:
             raise ModelNotFound(self._unknown(name))
         folder = self._root / folder_name(name)
-        if (folder / _ORIGIN).is_file():
-            return self._either(folder, _read_origin(folder).get("name", name))
+        if (folder / ORIGIN).is_file():
+            return self._either(folder, read_origin(folder).get("name", name))
         raise ModelNotFound(self._unknown(name))
 
     def prepare(self, progress: Progress | None = None) -> ModelFiles:
@@ -212,7 +199,7 @@ class ModelStore:
         """
         folder = self._root / folder_name(name)
         with self._lock:
-            if name == BUNDLED or not (folder / _ORIGIN).is_file():
+            if name == BUNDLED or not (folder / ORIGIN).is_file():
                 raise ModelNotFound(f"The model {name!r} is not in the store.")
             # Renaming first: a reader sees the whole model or none.
             trash = Path(tempfile.mkdtemp(prefix=".removing-", dir=self._root))
@@ -236,7 +223,7 @@ class ModelStore:
         if self._is_path(name):
             return self._folder(Path(name).expanduser())
         folder = self._root / folder_name(name)
-        if (folder / _ORIGIN).is_file() and self._fits(folder):
+        if (folder / ORIGIN).is_file() and self._fits(folder):
             return self._either(folder, self.default_name)
         raise ModelNotFound(self._unknown(name))
 
@@ -325,7 +312,7 @@ class ModelStore:
                 describe(folder, name)
                 shutil.copytree(folder, made, ignore=shutil.ignore_patterns(".*"))
             entry = {"name": SYNONYMS.get(name, name), **origin}
-            (made / _ORIGIN).write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
+            (made / ORIGIN).write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
             files = self._either(made, entry["name"])
             if target.exists():
                 target.rename(Path(work) / "old")
@@ -336,8 +323,8 @@ class ModelStore:
     def _stored(self) -> Sequence[ModelEntry]:
         if not self._root.is_dir():
             return ()
-        folders = sorted(path.parent for path in self._root.glob(f"*/{_ORIGIN}"))
-        return [_entry(folder) for folder in folders if not folder.name.startswith(".")]
+        folders = sorted(path.parent for path in self._root.glob(f"*/{ORIGIN}"))
+        return [entry_of(folder) for folder in folders if not folder.name.startswith(".")]
 
     def _bundled_entry(self) -> Sequence[ModelEntry]:
         try:
@@ -383,21 +370,3 @@ class RemoteModels(ModelStore):
 
 def _is_fake(settings: Settings) -> bool:
     return settings.engine == "fake"
-
-
-def _entry(folder: Path) -> ModelEntry:
-    origin = _read_origin(folder)
-    return ModelEntry(
-        id=origin.get("name", folder.name),
-        size=folder_size(folder),
-        source=origin.get("source", ""),
-        revision=origin.get("revision", ""),
-    )
-
-
-def _read_origin(folder: Path) -> dict[str, str]:
-    try:
-        values: Any = json.loads((folder / _ORIGIN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return {str(k): str(v) for k, v in values.items()} if isinstance(values, dict) else {}
