@@ -209,6 +209,10 @@ def _transformers(work: Work) -> Transcribe:
     from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
     model = WhisperForConditionalGeneration.from_pretrained(work.checkpoint).eval()
+    # Random checkpoints have their special tokens in the model's configuration alone.
+    for name in ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id"):
+        if getattr(model.generation_config, name) is None:
+            setattr(model.generation_config, name, getattr(model.config, name))
     extractor = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
     fixed = {"min_new_tokens": work.tokens, "max_new_tokens": work.tokens} if work.tokens else {}
 
