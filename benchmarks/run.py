@@ -123,6 +123,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--beam", type=int, default=5, help="width of the search, on every side")
     parser.add_argument("--burst", type=int, default=16, help="clips of 5 s at the same time")
     parser.add_argument("--clips", type=int, default=3, help="clips of 3 s in each round")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=float("inf"),
+        help="seconds of each measurement after which no round begins",
+    )
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=MEASUREMENTS)
     parser.add_argument(
         "--peers",
@@ -175,6 +181,16 @@ def measure(
     return report
 
 
+def rounds(args: argparse.Namespace) -> Iterator[int]:
+    """Numbers of rounds, one at least; says so where time ends them early."""
+    until = time.monotonic() + args.budget
+    for number in range(args.rounds):
+        if number and time.monotonic() > until:
+            print(f"{number} of {args.rounds} rounds: --budget is over")
+            return
+        yield number
+
+
 def throughput(
     contestants: dict[str, Contestant], server: Server, path: Path, args: argparse.Namespace
 ) -> dict[str, Any]:
@@ -182,7 +198,7 @@ def throughput(
     audio = seconds_of(path)
     found: dict[str, Series] = {}
     stages: list[dict[str, float]] = []
-    for _ in range(args.rounds):
+    for _ in rounds(args):
         for name, contestant in contestants.items():
             before = server.figures() if name == SERVER else {}
             done = contestant(path)
@@ -203,7 +219,7 @@ def latency(
     """Seconds that a clip of 3 s takes."""
     found: dict[str, Series] = {}
     stages: list[dict[str, float]] = []
-    for _ in range(args.rounds):
+    for _ in rounds(args):
         for name, contestant in contestants.items():
             for _ in range(args.clips):
                 before = server.figures() if name == SERVER else {}
@@ -219,7 +235,7 @@ def burst(
 ) -> dict[str, Any]:
     """Seconds until many clips of 5 s that come at once are done; the peers take them in turn."""
     found: dict[str, Series] = {}
-    for _ in range(args.rounds):
+    for _ in rounds(args):
         for name, contestant in contestants.items():
             done = together(contestant, path, args.burst, args.burst if name == SERVER else 1)
             found.setdefault(name, Series()).add(done.seconds, done.tokens, done.cpu)
