@@ -29,11 +29,11 @@ def store(source: Path, which: str) -> None:
     save_file({k: v.half().contiguous() for k, v in state[which].items()}, STORED, about)
 
 
-def restore(target: Path, minute: float) -> None:
+def restore(target: Path, minute: float, stored: Path = STORED) -> None:
     """A state that train.py goes on from, with a fresh optimiser."""
-    with safe_open(STORED, "pt") as opened:
+    with safe_open(stored, "pt") as opened:
         about = {k: json.loads(v) for k, v in opened.metadata().items()}
-    weights = {k: v.float() for k, v in load_file(STORED).items()}
+    weights = {k: v.float() for k, v in load_file(stored).items()}
     shape = about["shape"] | {
         "alignment_heads": tuple(map(tuple, about["shape"]["alignment_heads"]))
     }
@@ -69,11 +69,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=HERE / "runs" / "last.pt")
     parser.add_argument("--restore", action="store_true")
+    parser.add_argument("--stored", type=Path, default=STORED, help="the weights to restore")
     parser.add_argument("--minute", type=float, default=0.0)
     parser.add_argument("--weights", choices=("ema", "model"), default="ema")
     options = parser.parse_args()
     if options.restore:
-        restore(options.run, options.minute)
+        restore(options.run, options.minute, options.stored)
     else:
         store(options.run, options.weights)
 
