@@ -102,6 +102,14 @@ class Node:
         """DBOS, once it is ``launched``."""
         return self._durable
 
+    async def takers(self) -> int:
+        """How many processes take work just now.
+
+        Raises:
+            DatabaseUnavailable: nobody knows.
+        """
+        return len((await self.cluster.look()).ready) if self.shared else 1
+
     async def start(self) -> None:
         """Take a name and take up what was left undone under it."""
         await asyncio.to_thread(self._executor.claim)

@@ -180,7 +180,8 @@ class Runner:
         if await self._planned(attempt) is None:
             ident = attempt.record.id
             planned = await persist(lambda: self._make_plan(attempt), ident, tidy=attempt.close)
-            record, parts = attempt.record, self._spread.cut(planned.plan)
+            record = attempt.record
+            parts = await self._saved(ident, lambda: self._spread.cut(planned.plan))
             if not await self._saved(ident, lambda: self._store.save_plan(record, planned, parts)):
                 return ENDED
             self._use(attempt, planned)

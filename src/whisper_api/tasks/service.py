@@ -68,7 +68,7 @@ class Tasks:
             parts,
             self.store,
             PartStore(database),
-            workers=lambda: len(self.cluster.latest.ready),
+            workers=self.node.takers,
             hand_out=self.node.hand_out,
             name=lambda: self.node.name,
         )

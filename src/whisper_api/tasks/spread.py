@@ -74,15 +74,21 @@ class Spread:
     parts: Parts
     tasks: TaskStore
     store: PartStore
-    workers: Callable[[], int]  #: processes that take work now
+    workers: Callable[[], Awaitable[int]]  #: processes that take work now
     hand_out: HandOut
     name: Callable[[], str]  #: this process
     running: set[asyncio.Task[object]] = field(default_factory=set)
     _audio: dict[str, _Audio] = field(default_factory=dict)
 
-    def cut(self, plan: Plan) -> list[tuple[int, int]]:
-        """As the module's ``cut``, by the settings and the processes that live."""
-        return cut(plan, self.parts.settings.task_part_s, self.workers())
+    async def cut(self, plan: Plan) -> list[tuple[int, int]]:
+        """As the module's ``cut``, by the settings and the processes that live.
+
+        Raises:
+            DatabaseUnavailable: nobody knows who lives.
+        """
+        seconds = self.parts.settings.task_part_s
+        # Only of long recordings it is worth a question.
+        return cut(plan, seconds, await self.workers()) if cut(plan, seconds, 2) else []
 
     async def wait(self, record: TaskRecord, first: int) -> Part | None:
         """A part once it is done or has failed; None where the task is no longer this attempt's.
