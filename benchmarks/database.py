@@ -77,7 +77,7 @@ def at(
         client = stack.enter_context(httpx.Client(base_url=api, timeout=600))
         time.sleep(5)
         alone = counter.at_rest(given.rest)
-        stack.enter_context(node(folder / "worker", environment, ["worker"]))
+        stack.enter_context(node(folder / "worker", environment, ["worker", "--worker-port", "0"]))
         submit(client, tape(1, 0.5, first=9000))
         wait_for_all(client)
         time.sleep(5)
