@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +57,23 @@ def load_parts(
     words = read_tokenizer(files.path)
     tokenizer = WhisperTokenizer(words, sizes.vocabulary)
     said = generation_settings(files.path, sizes, words)
-    model = _model(files, place)
+    return build_parts(_model(files, place), tokenizer, said, place, windows, width, alone)
+
+
+def build_parts(
+    model: Any,
+    tokenizer: WhisperTokenizer,
+    said: Mapping[str, Any],
+    place: TorchPlace,
+    windows: int,
+    width: int,
+    alone: AbstractContextManager[Any],
+) -> Parts:
+    """The parts of a WhisperForConditionalGeneration that is loaded; its decoder is used up.
+
+    ``said``: what ``generation_settings`` answers.
+    """
+    config = model.config
     device, dtype = torch.device(place.device), getattr(torch, place.dtype)
     decoder = Decoder(model)
     rules = Rules(tokenizer, said["suppress_ids"], said["suppress_ids_begin"], decoder.size, device)
@@ -65,9 +81,9 @@ def load_parts(
     if room.items < windows:
         log.warning("batches are of %d windows, not %d: more does not fit", room.items, windows)
     generator = Generator(decoder, rules, room, device, dtype, tokenizer, alone)
-    heads = _heads(said["alignment_heads"], sizes.decoder_layers, sizes.decoder_heads)
+    heads = _heads(said["alignment_heads"], config.decoder_layers, decoder.heads)
     aligner = Aligner(decoder, tokenizer, heads)
-    mel = LogMel(sizes.mels, device)
+    mel = LogMel(config.num_mel_bins, device)
     return Parts(model.model.encoder, tokenizer, mel, generator, aligner, device, dtype)
 
 

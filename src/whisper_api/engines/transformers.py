@@ -96,7 +96,9 @@ class TransformersEngine:
         thresholds = read_thresholds(files.decoding)
         wanted = settings.short_windows
         shortens = thresholds.short_windows if wanted == "auto" else wanted == "always"
-        return cls(parts, _info(files, place, parts, settings), thresholds, shortens, encoding)
+        return cls(
+            parts, describe_parts(files, place, parts, settings), thresholds, shortens, encoding
+        )
 
     @property
     def info(self) -> EngineInfo:
@@ -303,7 +305,10 @@ def _draft(parts: Parts, item: WindowItem, written: Written) -> Draft:
     )
 
 
-def _info(files: ModelFiles, place: TorchPlace, parts: Parts, settings: Settings) -> EngineInfo:
+def describe_parts(
+    files: ModelFiles, place: TorchPlace, parts: Parts, settings: Settings
+) -> EngineInfo:
+    """What was loaded, and where."""
     codes = tuple(parts.tokenizer.languages) or ("en",)
     known = tuple(code for code in codes if not files.languages or code in files.languages)
     room = parts.generator.room
