@@ -239,7 +239,7 @@ async def replicas(folder: Path, asked: argparse.Namespace) -> list[Found]:
                 beam_size=1 if tokens else 5,
             )
             alone = await asyncio.to_thread(Alone, settings, tokens)
-            wavs = [recording(LONG) for _ in range(8)]
+            wavs = [recording(LONG) for _ in range(16)]  # two of the largest batches
             windows = [w for wav in wavs for w in alone.windows(wav, folder)]
             alone.seconds(windows[:4], 2)  # warm
             for size in (1, 4, 8):
