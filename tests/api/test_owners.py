@@ -18,8 +18,8 @@ KEYS = [
     {"name": "bob", "secret": "sk-bob"},
     {"name": "cat", "secret": "sk-cat"},
 ]
-NOBODYS = {"model_id", "pull_id"}
-"""Ids of what belongs to no key; the routes of pulls are for admins only."""
+NOBODYS = {"model_id", "pull_id", "worker_id"}
+"""Ids of what belongs to no key; the routes of pulls and workers are for admins only."""
 TUS = {"tus-resumable": "1.0.0"}
 
 

@@ -1,4 +1,4 @@
-"""What is shipped beside the package: scripts, units, images; see also e2e/test_deploy.py."""
+"""What is shipped beside the package: scripts, units, images; see also e2e/test_deployed.py."""
 
 from __future__ import annotations
 
