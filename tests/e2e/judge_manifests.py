@@ -76,7 +76,7 @@ def compose(text: str) -> dict[str, Any]:
         parsed.validate()
     except Exception as error:
         return {"error": str(error)}
-    return {"services": sorted(parsed.service_names)}
+    return {"services": sorted(parsed.service_names())}
 
 
 if __name__ == "__main__":
