@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator
 
 from whisper_api.audio.scratch import Scratch
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 0.03
 """Seconds between looks at all tasks that requests wait for, one query for all of them."""
+AGAIN_S = 1.0
+"""The same after a look that failed."""
 
 
 class Watch:
@@ -51,18 +54,26 @@ class Watch:
 
     async def _look(self) -> None:
         while self._waiting:
+            asked = tuple(self._waiting)
             try:
-                found = await self._store.standings(list(self._waiting))
+                found = await self._store.standings(asked)
             except CapacityError:
-                await asyncio.sleep(1)  # the database is away: tasks wait as well
+                await asyncio.sleep(AGAIN_S)  # the database is away: tasks wait as well
                 continue
-            for ident in tuple(self._waiting):
-                standing = found.get(ident)
-                if standing is None or standing != self._known.get(ident):
-                    self._waiting[ident].put_nowait(standing)
-                    if standing is not None:
-                        self._known[ident] = standing
+            except Exception:
+                log.exception("requests were not looked after")
+                await asyncio.sleep(AGAIN_S)
+                continue
+            # Some have left meanwhile; of those that came meanwhile nothing was asked.
+            for ident in self._waiting.keys() & set(asked):
+                self._tell(ident, found.get(ident))
             await asyncio.sleep(LOOK_S)
+
+    def _tell(self, ident: str, standing: Standing | None) -> None:
+        if standing is None or standing != self._known.get(ident):
+            self._waiting[ident].put_nowait(standing)
+            if standing is not None:
+                self._known[ident] = standing
 
 
 class RemoteStream:
@@ -98,10 +109,7 @@ class RemoteStream:
         del scratch, progress
         async with self._scheduler.admit(lane, file.duration or 0.0) as ticket:
             await spend_audio(file.duration or 0.0)
-            asked = Asked(options=options, model=model)
-            record = await self._tasks.submit(
-                file, asked, owner_var.get(), model=model, source="request", lane=lane
-            )
+            record = await self._hand_over(file, Asked(options=options, model=model), lane)
             try:
                 async for update in self._follow(record, ticket):
                     yield update
@@ -109,17 +117,38 @@ class RemoteStream:
                 self._watch.leave(record.id)
                 await asyncio.shield(self._discard(record.id))
 
+    async def _hand_over(self, file: AudioFile, asked: Asked, lane: Lane) -> TaskRecord:
+        """Submit; a caller who leaves meanwhile takes the task along."""
+        handing = asyncio.ensure_future(
+            self._tasks.submit(
+                file, asked, owner_var.get(), model=asked.model, source="request", lane=lane
+            )
+        )
+        try:
+            return await asyncio.shield(handing)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._take_back(handing))
+            raise
+
+    async def _take_back(self, handing: asyncio.Future[TaskRecord]) -> None:
+        # What is on its way to the database cannot be stopped, only removed once it is there.
+        await asyncio.wait({handing})
+        if not handing.cancelled() and handing.exception() is None:
+            await self._discard(handing.result().id)
+
     async def _follow(self, record: TaskRecord, ticket: Ticket) -> AsyncGenerator[Update, None]:
         news = self._watch.join(record.id)
-        have, counted = 0, False
+        have, paid = 0, record.duration or 0.0
         while True:
             standing = await news.get()
             if standing is None:
                 raise ServerError("The transcription was removed before it was done.")
             total = standing.duration or record.duration or 0.0
-            if not counted and standing.duration:
-                counted = True
-                ticket.resize(standing.duration)
+            # The file may have claimed less than it holds, or nothing; whole seconds are counted.
+            if (more := math.ceil(total) - math.ceil(paid)) > 0:
+                paid = total
+                await spend_audio(more)
+            ticket.resize(max(0.0, total - standing.processed))
             if standing.status is Status.COMPLETED:
                 async for update in self._end(record, have):
                     yield update
@@ -129,7 +158,6 @@ class RemoteStream:
             if standing.segments > have:
                 fresh = await self._tasks.store.segments(record.id, have)
                 have += len(fresh)
-                ticket.resize(max(0.0, total - standing.processed))
                 yield Update(tuple(fresh), standing.processed, total)
 
     async def _end(self, record: TaskRecord, have: int) -> AsyncGenerator[Update, None]:

@@ -1,0 +1,157 @@
+"""Requests that become tasks of workers: what is heard of them, what they cost, what stays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import MakeWav
+
+from whisper_api.audio.scratch import Scratch
+from whisper_api.config import Settings
+from whisper_api.pipeline import Update
+from whisper_api.runtime import Runtime, open_runtime
+from whisper_api.tasks.record import Status
+from whisper_api.tasks.remote import RemoteStream, Watch
+from whisper_api.tasks.request_store import Standing
+from whisper_api.types import AudioFile, Options, VadOptions
+from whisper_api.usage import meter_var
+
+OPTIONS = Options(language="en", vad=VadOptions(enabled=False), chunk_length_s=10)
+
+
+class Answers:
+    """A store whose answers come when the test says so."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.go = asyncio.Event()
+        self.errors: list[Exception] = []
+
+    async def standings(self, idents: Sequence[str]) -> dict[str, Standing]:
+        found = {ident: Standing(Status.RUNNING, 0, 0.0, None, None) for ident in idents}
+        self.asked.set()
+        await self.go.wait()
+        if self.errors:
+            raise self.errors.pop()
+        return found
+
+
+async def test_a_request_that_comes_during_a_look_is_not_taken_for_one_that_is_gone() -> None:
+    store = Answers()
+    watch = Watch(store)  # type: ignore[arg-type]
+    first = watch.join("first")
+    await store.asked.wait()
+    second = watch.join("second")
+    store.go.set()
+    for news in (first, second):
+        standing = await asyncio.wait_for(news.get(), 2)
+        assert standing is not None
+        assert standing.status is Status.RUNNING
+    for ident in ("first", "second"):
+        watch.leave(ident)
+
+
+async def test_looking_goes_on_after_an_error_that_nobody_foresaw(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("whisper_api.tasks.remote.AGAIN_S", 0.01)
+    store = Answers()
+    store.go.set()
+    store.errors.append(ZeroDivisionError())
+    watch = Watch(store)  # type: ignore[arg-type]
+    assert await asyncio.wait_for(watch.join("one").get(), 2) is not None
+    assert "ZeroDivisionError" in caplog.text
+    watch.leave("one")
+
+
+class Meter:
+    """Adds up what is spent."""
+
+    def __init__(self) -> None:
+        self.spent = 0.0
+
+    async def spend(self, seconds: float) -> None:
+        self.spent += seconds
+
+
+@asynccontextmanager
+async def remote(folder: Path) -> AsyncIterator[tuple[RemoteStream, Runtime]]:
+    """A process that hands requests over to itself."""
+    settings = Settings(data_dir=folder, engine="fake", model_path="fake", decode_workers=1)
+    async with open_runtime(settings) as runtime:
+        await runtime.open_records()
+        await runtime.tasks.start(lambda error: {"message": error.message}, lambda record: {})
+        tasks = runtime.tasks
+        yield RemoteStream(runtime.scheduler, tasks, tasks.requests, runtime.audio), runtime
+
+
+async def file_of(runtime: Runtime, scratch: Scratch, path: Path) -> AudioFile:
+    return await runtime.intake.from_own_path(scratch, path)
+
+
+async def updates_of(stream: RemoteStream, file: AudioFile, scratch: Scratch) -> list[Update]:
+    async with aclosing(stream.stream(file, OPTIONS, scratch)) as updates:
+        return [update async for update in updates]
+
+
+async def test_audio_is_paid_for_by_its_true_length_and_leaves_nothing(
+    tmp_path: Path, make_wav: MakeWav
+) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(make_wav({0.5: 1, 11: 2}, 20))
+    async with remote(tmp_path / "data") as (stream, runtime):
+        async with Scratch.create(runtime.settings.scratch_dir) as scratch:
+            file = await file_of(runtime, scratch, path)
+            for claimed in (None, 3.0):
+                meter = Meter()
+                meter_var.set(meter)
+                given = AudioFile(**{**fields_of(file), "duration": claimed})
+                updates = await updates_of(stream, given, scratch)
+                assert updates[-1].transcript is not None
+                assert updates[-1].transcript.text == "marker-0001 marker-0002"
+                assert meter.spent == pytest.approx(20)
+        assert await runtime.tasks.store.unfinished() == []
+        assert list(runtime.audio.store.listing()) == []
+
+
+def fields_of(file: AudioFile) -> dict[str, Any]:
+    return {name: getattr(file, name) for name in AudioFile.__slots__}
+
+
+async def test_a_caller_who_leaves_while_the_task_is_handed_over_takes_it_along(
+    tmp_path: Path, make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(make_wav({0.5: 1}, 2))
+    async with remote(tmp_path / "data") as (stream, runtime):
+        store, added, go = runtime.tasks.store, asyncio.Event(), asyncio.Event()
+        add = store.add
+
+        async def slow(*given: Any) -> int:
+            found = await add(*given)
+            added.set()
+            await go.wait()
+            return found
+
+        monkeypatch.setattr(store, "add", slow)
+        async with Scratch.create(runtime.settings.scratch_dir) as scratch:
+            file = await file_of(runtime, scratch, path)
+            caller = asyncio.create_task(updates_of(stream, file, scratch))
+            await added.wait()
+            caller.cancel()
+            await asyncio.sleep(0)
+            caller.cancel()  # the server stops as well: it is told twice
+            go.set()
+            with pytest.raises(asyncio.CancelledError):
+                await caller
+        for _ in range(500):
+            if not list(runtime.audio.store.listing()):
+                break
+            await asyncio.sleep(0.01)
+        assert list(runtime.audio.store.listing()) == []
+        assert await store.unfinished() == []
