@@ -350,7 +350,7 @@ def named_error(
     for kind in known:
         known.extend(kind.__subclasses__())
     kind = next((kind for kind in known if kind.__name__ == name), ServerError)
-    error = kind.__new__(kind)
+    error = kind()
     # Not every class takes these; all of them have them.
     WhisperApiError.__init__(error, message, param=param, code=code)
     if isinstance(error, CapacityError):

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from whisper_api import errors
+from whisper_api.api.errors import response_for
 from whisper_api.config import Settings
+from whisper_api.database import Database
 from whisper_api.errors import (
     CapacityError,
     EngineError,
     InvalidOption,
+    NotFound,
     ServerError,
     SettingsError,
     StorageFull,
     WhisperApiError,
     named_error,
 )
-from whisper_api.tasks.cluster import About, Snapshot, Worker
+from whisper_api.tables import executors
+from whisper_api.tasks.cluster import About, Cluster, Snapshot, Worker, row_of
 from whisper_api.tasks.roles import check_role
 from whisper_api.tasks.session_lock import key_of
 from whisper_api.tasks.spread import cut
@@ -83,6 +89,24 @@ def test_the_backlog_is_queued_audio_by_the_speed_of_those_that_take_work() -> N
     assert Snapshot((), queued).backlog == 72
 
 
+async def test_only_processes_that_show_themselves_are_drained(tmp_path: Path) -> None:
+    database = Database(Settings(data_dir=tmp_path))
+    database.migrate()
+    about = About("host", 1, "1", 0.0)
+    rows = [
+        {"id": "w-0", "seen_at": 1.0, **row_of("worker", "2", about)},
+        {"id": "api-0", "seen_at": 1.0, **row_of("api", "2", about)},
+        {"id": "old-0", "seen_at": 1.0, "role": "all", "steps": "1", "about": None},
+    ]
+    await database.run(lambda connection: connection.execute(executors.insert(), rows))
+    cluster = Cluster(database)
+    assert (await cluster.drain("w-0")).state == "draining"
+    for ident in ("api-0", "old-0", "nobody"):
+        with pytest.raises(NotFound, match=ident):
+            await cluster.drain(ident)
+    database.close()
+
+
 def test_an_error_of_another_process_is_the_same_here() -> None:
     same = named_error("InvalidOption", "No.", "language", "unsupported_language")
     assert isinstance(same, InvalidOption)
@@ -102,6 +126,7 @@ def test_every_error_may_come_from_another_process() -> None:
             assert type(found) is kind
             assert (found.message, found.code, str(found)) == ("Text.", "code", "Text.")
             assert not isinstance(found, CapacityError) or found.retry_after == 1
+            assert response_for(found).status_code >= 400
 
 
 def test_keys_of_locks_fit_the_database_and_differ() -> None:

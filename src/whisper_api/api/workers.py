@@ -70,9 +70,7 @@ async def drain(request: Request, worker_id: str) -> WorkerBody:
     tasks = runtime.tasks
     if not tasks.node.shared:
         raise Conflict("This server has its tasks to itself; stop it instead.", code="not_shared")
-    await tasks.cluster.drain(worker_id)
-    found = {worker.id: worker for worker in tasks.cluster.latest.workers}
-    return worker_body(found[worker_id])
+    return worker_body(await tasks.cluster.drain(worker_id))
 
 
 def worker_body(worker: Worker) -> WorkerBody:

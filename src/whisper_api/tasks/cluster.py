@@ -119,7 +119,7 @@ class Cluster:
         workers = {state: states.count(state) for state in ("ready", "draining", "away")}
         return ClusterFigures(latest.queued, latest.speed, latest.backlog, workers)
 
-    async def drain(self, ident: str, wanted: bool = True) -> None:
+    async def drain(self, ident: str) -> Worker:
         """Ask a process to take nothing more and hand its work back.
 
         Raises:
@@ -128,12 +128,14 @@ class Cluster:
         statement = (
             executors.update()
             .where(executors.c.id == ident, executors.c.role != "api")
-            .values(drain=wanted)
+            .values(drain=True)
         )
-        changed = await self._database.run(lambda c: c.execute(statement).rowcount)
-        if not changed:
-            raise NotFound(f"There is no worker {ident[:60]!r}.")
-        await self.look()
+        await self._database.run(lambda c: c.execute(statement))
+        # Those that have told nothing of themselves are not shown, and others may be gone already.
+        for worker in (await self.look()).workers:
+            if worker.id == ident and worker.role != "api":
+                return worker
+        raise NotFound(f"There is no worker {ident[:60]!r}.")
 
 
 def row_of(role: str, steps: str, about: About) -> dict[str, Any]:
