@@ -148,6 +148,20 @@ async def test_only_allowed_models_are_offered(open_app: Any) -> None:
         assert "not offered" in problem(answer)["message"]
 
 
+async def test_a_server_without_an_engine_sends_admins_to_its_workers(
+    open_app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Which database it has does not matter here.
+    monkeypatch.setattr("whisper_api.runtime.check_role", lambda settings, role: None)
+    async with open_app(local_engine=False) as client:
+        body = {"model": "fake"}
+        for place in ("pull", "load", "unload"):
+            answer = await client.post(f"/v1/models/{place}", json=body)
+            assert (answer.status_code, problem(answer)["code"]) == (409, "no_engine")
+        assert problem(await client.delete("/v1/models/fake"))["code"] == "no_engine"
+        assert (await client.get("/v1/models/loaded")).json()["data"] == []
+
+
 class SlowStore:
     """Pulls until it is let go on."""
 

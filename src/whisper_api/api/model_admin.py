@@ -25,8 +25,24 @@ POLL_S = 0.25
 REFUSED: dict[int | str, dict[str, object]] = {
     403: {"model": schemas.ErrorBody, "description": "The key is no admin's."},
     404: {"model": schemas.ErrorBody, "description": "No such model."},
-    409: {"model": schemas.ErrorBody, "description": "It is in use."},
+    409: {"model": schemas.ErrorBody, "description": "It is in use, or lies on workers."},
 }
+
+
+def engine_here(request: Request) -> None:
+    """A dependency of routes that fetch, load or remove what an engine of this process needs.
+
+    Raises:
+        Conflict: there is none.
+    """
+    if not _runtime(request).settings.local_engine:
+        raise Conflict(
+            "This server has no engine: models are fetched and loaded where its workers run.",
+            code="no_engine",
+        )
+
+
+LOCAL = [Depends(engine_here)]
 
 
 @router.post(
@@ -39,9 +55,10 @@ REFUSED: dict[int | str, dict[str, object]] = {
             "description": "With stream: events until it has ended.",
             "content": {"text/event-stream": {"schema": schemas.EVENT}},
         },
-        **{key: REFUSED[key] for key in (403, 404)},
+        **REFUSED,
     },
     openapi_extra=model_schemas.json_object(model_schemas.PullRequest),
+    dependencies=LOCAL,
 )
 async def pull_model(request: Request) -> Response:
     """Fetch a model from the hub in the background; poll its `Location`, or ask for `stream`."""
@@ -93,8 +110,9 @@ async def list_loaded(request: Request) -> model_schemas.LoadedModelList:
 @router.post(
     "/v1/models/load",
     summary="Load a model into memory (admins)",
-    responses={key: REFUSED[key] for key in (403, 404)},
+    responses=REFUSED,
     openapi_extra=model_schemas.json_object(model_schemas.ModelRequest),
+    dependencies=LOCAL,
 )
 async def load_model(request: Request) -> model_schemas.LoadedModel:
     """Load a model that lies here, so that its first request need not wait.
@@ -115,6 +133,7 @@ async def load_model(request: Request) -> model_schemas.LoadedModel:
     summary="Take a model out of memory (admins)",
     responses=REFUSED,
     openapi_extra=model_schemas.json_object(model_schemas.ModelRequest),
+    dependencies=LOCAL,
 )
 async def unload_model(request: Request) -> model_schemas.UnloadedModel:
     """Take a model that nobody uses out of memory; the next request loads it again.
@@ -130,6 +149,7 @@ async def unload_model(request: Request) -> model_schemas.UnloadedModel:
     "/v1/models/{model_id:path}",
     summary="Remove a model from this machine (admins)",
     responses=REFUSED,
+    dependencies=LOCAL,
 )
 async def remove_model(request: Request, model_id: str) -> model_schemas.DeletedModel:
     """Unload a model and delete its files; the default and the bundled one stay.
