@@ -152,10 +152,13 @@ class Runtime:
         self.stopping = True
         self.scheduler.stop_admitting()
         await self.tasks.leave()
+        # Beside the requests, which must not wait for a database that is away.
+        handing_back = asyncio.create_task(self.tasks.hand_back())
         if not await self.scheduler.drain(seconds):
             log.warning("drain_seconds are over: the requests that are left get an error")
         await self.jobs.close()
         self.scheduler.refuse_rest()
+        await handing_back
 
     async def transcribe_path(
         self, path: Path, options: Options, *, model: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import httpx
@@ -12,6 +13,7 @@ from tests.conftest import MakeWav
 
 from whisper_api.errors import DatabaseUnavailable
 from whisper_api.runtime import Runtime
+from whisper_api.tasks.durable import WAITING, flow_id
 
 
 def runtime_of(client: httpx.AsyncClient) -> Runtime:
@@ -24,6 +26,7 @@ async def test_two_servers_share_history_and_audio(
     tmp_path: Path, make_wav: MakeWav, postgres_url: str, s3_url: str
 ) -> None:
     shared = {"database_url": postgres_url, "storage_url": s3_url, "enable_history": True}
+    shared["model_path"] = "fake:delay=0.5"
     wav = make_wav({0.5: 7, 1.5: 8}, 3)
     async with (
         running(tmp_path / "a", **shared) as first,
@@ -44,6 +47,22 @@ async def test_two_servers_share_history_and_audio(
         assert (await first.get(f"{url}/audio")).status_code == 404
         assert list(runtime_of(first).audio.store.listing()) == []
         assert not list((tmp_path / "a").glob("audio/*"))
+        await hands_tasks_back_at_once(first, wav)
+
+
+async def hands_tasks_back_at_once(client: httpx.AsyncClient, wav: bytes) -> None:
+    """A server that stops, and may answer requests for a while, keeps no task from others."""
+    runtime = runtime_of(client)
+    sent = await client.post("/v1/audio/transcriptions/async", files={"file": ("a.wav", wav)})
+    ident = sent.json()["id"]
+    async with asyncio.timeout(10):
+        while runtime.tasks.attempt(ident) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await runtime.drain(0)
+    await asyncio.sleep(1)  # several looks into its queues, if it still looked
+    flow = flow_id(ident, 0)
+    found = await asyncio.to_thread(runtime.tasks.node.durable.flows, [flow])
+    assert found[flow].status in WAITING
 
 
 async def test_when_the_database_goes_away_the_rest_works_on(

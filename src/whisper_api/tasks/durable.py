@@ -64,7 +64,7 @@ class Durable:
     def launch(self, executor: str, steps: Steps, models: Sequence[str] = ()) -> None:
         """Start DBOS as ``executor``; its interrupted workflows go on at once.
 
-        On a shared database it takes work for ``models``.
+        On a shared database it takes work for ``models``, without any no work at all.
 
         Raises:
             ServerError: another application in this process has it.
@@ -184,7 +184,7 @@ class Durable:
         )
         _quiet()
         if not self._database.is_sqlite:
-            DBOS.listen_queues([QUEUE if settings.local_engine else _NOTHING])
+            DBOS.listen_queues([QUEUE if models else _NOTHING])
         DBOS.launch()
         DBOS.register_queue(
             QUEUE,

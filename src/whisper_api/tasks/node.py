@@ -153,11 +153,12 @@ class Node:
         """Start DBOS: with the first task where the database is this process's own, so that
         servers without tasks stay light."""
         async with self._launching:
-            if not self.launched and not self.runner.leaving:
-                models: Sequence[str] = ()
-                if self.shared and self._settings.local_engine:
-                    models = await asyncio.to_thread(self._means.first_models)
-                await self._launch(models)
+            if self.launched or (self.runner.leaving and not self.draining):
+                return
+            models: Sequence[str] = ()
+            if self.shared and self._settings.local_engine and not self.draining:
+                models = await asyncio.to_thread(self._means.first_models)
+            await self._launch(models)
 
     async def enqueue(self, record: TaskRecord, priority: int = 1) -> None:
         """Hand a task to some process. What fails here is made up for by ``reconcile``."""
@@ -169,6 +170,22 @@ class Node:
             await asyncio.to_thread(self._durable.enqueue, record.id, record.run, queue, priority)
         except WhisperApiError as error:
             log.warning("task %s waits for the next look: %s", record.id, error.message)
+
+    async def hand_back(self) -> None:
+        """Take nothing more; others go on at once with what ran here. Idempotent.
+
+        Raises:
+            DatabaseUnavailable: the database is away; others go on when this process has ended.
+        """
+        if self.draining or not self.shared or not self._settings.local_engine:
+            return
+        self.draining = True
+        async with self._launching:
+            if self.launched:
+                self.launched = False
+                await asyncio.to_thread(self._durable.close)
+                # At its launch DBOS puts back into the queue what ran under this name.
+                await self._launch(())
 
     async def hand_out(self, record: TaskRecord, parts: Sequence[Part]) -> None:
         """Hand out parts of a task; those of other recordings come in between.
@@ -259,12 +276,8 @@ class Node:
     async def _drain(self) -> None:
         """Take nothing more and hand back what runs; direct requests of this server go on."""
         log.warning("an administrator drains this process: it takes no more tasks")
-        self.draining = True
         await self.runner.leave()
-        async with self._launching:
-            await asyncio.to_thread(self._durable.close)
-            # At its launch DBOS puts back into the queue what ran under this name.
-            await self._launch(())
+        await self.hand_back()
         await self._executor.beat(row_of(self._means.role, STEPS_VERSION, await self._about()))
 
     async def _take_over(self) -> bool:

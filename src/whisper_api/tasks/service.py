@@ -102,6 +102,13 @@ class Tasks:
         self._stopping = True
         await self._runner.leave()
 
+    async def hand_back(self) -> None:
+        """After ``leave``, where ``close`` comes late: others go on with the tasks already."""
+        try:
+            await self.node.hand_back()
+        except WhisperApiError as error:
+            log.warning("others go on with the tasks later: %s", error.message)
+
     async def submit(
         self,
         file: AudioFile,
