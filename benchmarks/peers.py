@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -167,17 +167,43 @@ def _limits(work: Work) -> dict[str, Any]:
     }
 
 
+class _Written:
+    """Stands before faster-whisper's decoder and counts what it writes: of that the segments keep
+    only a part."""
+
+    def __init__(self, model: Any) -> None:
+        self._decoder = model.model
+        self._count = 0
+        model.model = self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._decoder, name)
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """The decoder's own."""
+        results = self._decoder.generate(*args, **kwargs)
+        self._count += sum(len(result.sequences_ids[0]) for result in results)
+        return results
+
+    def after(self, segments: Iterable[Any]) -> int:
+        """Tokens written while ``segments`` were made."""
+        self._count = 0
+        for _ in segments:
+            pass
+        return self._count
+
+
 def _faster_whisper(work: Work) -> Transcribe:
     from faster_whisper import WhisperModel
 
     model = WhisperModel(work.model, device="cpu", compute_type=work.compute_type)
-    limits = _limits(work)
+    limits, written = _limits(work), _Written(model)
 
     def run(path: str) -> int:
         segments, _ = model.transcribe(
             path, language=work.language, beam_size=work.beam, vad_filter=True, **limits
         )
-        return sum(len(segment.tokens) for segment in segments)
+        return written.after(segments)
 
     return run
 
@@ -187,7 +213,7 @@ def _batched(work: Work) -> Transcribe:
 
     model = WhisperModel(work.model, device="cpu", compute_type=work.compute_type)
     pipeline = BatchedInferencePipeline(model)
-    limits = _limits(work)
+    limits, written = _limits(work), _Written(model)
 
     def run(path: str) -> int:
         segments, _ = pipeline.transcribe(
@@ -197,7 +223,7 @@ def _batched(work: Work) -> Transcribe:
             batch_size=work.batch,
             **limits,
         )
-        return sum(len(segment.tokens) for segment in segments)
+        return written.after(segments)
 
     return run
 

@@ -78,6 +78,10 @@ STAGES = (
 )
 
 
+ACCENTED = 0.7
+"""Up to this share of the time the recorded speakers of other languages count twice."""
+
+
 def stage_at(done: float) -> Stage:
     """The stage of this fraction of the time."""
     for stage in STAGES:
@@ -154,10 +158,14 @@ class Feed(IterableDataset[Batch]):
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
         torch.set_num_threads(1)
         rng = np.random.default_rng([7, self.rank, self.step])
-        maker = Maker(Corpus(DATA, held=False), Noises(3), self.tokens)
+        accented = True
+        maker = Maker(Corpus(DATA, held=False, accents=2), Noises(3), self.tokens)
         mouths, step = Mouths(9), self.step
         while True:
-            stage = stage_at(float(self.done[0]))
+            done = float(self.done[0])
+            if accented and done >= ACCENTED:
+                accented, maker.corpus = False, Corpus(DATA, held=False)
+            stage = stage_at(done)
             shared = np.random.default_rng([11, step])  # the same choice in every process
             share = [p for p, _, _ in stage.parts]
             _, count, recipe = stage.parts[int(shared.choice(len(share), p=share))]

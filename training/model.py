@@ -101,7 +101,9 @@ class Attention(nn.Module):
             for p in (self.query(x), self.key(source), self.value(source))
         )
         mask = None if bias is None else bias.expand(1, 1, q.shape[2], -1)
-        mixed = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
+        with torch.autocast("cpu", enabled=False):  # in bfloat16 the backward pass takes twice as long
+            q, k, v = q.float(), k.float(), v.float()
+            mixed = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
         seen = None
         if look is not None:
             scores = q[:, look] @ k[:, look].transpose(1, 2) / math.sqrt(split[3])

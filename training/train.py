@@ -1,4 +1,4 @@
-"""Train the model in stages of wall time; resumable; one process a core.
+"""Train the model in stages of processor time (of one of the processes); resumable; one process a core.
 
 python train.py --minutes 72                 # starts, or goes on from runs/last.pt
 """
@@ -152,10 +152,11 @@ class Trainer:
 
     def run(self) -> None:
         """Train until the time is over."""
-        began, told, saved = time.monotonic() - self.elapsed, time.monotonic(), time.monotonic()
+        # Processor time: a run that had to wait for others must not have its rate fall meanwhile.
+        began, told, saved = time.process_time() - self.elapsed, time.monotonic(), time.monotonic()
         sums = np.zeros(4)
         while True:
-            clock = torch.tensor([time.monotonic() - began])
+            clock = torch.tensor([time.process_time() - began])
             dist.broadcast(clock, 0)
             self.elapsed = float(clock)
             done = self.elapsed / self.seconds

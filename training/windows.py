@@ -74,9 +74,9 @@ class Window:
 
 
 class Corpus:
-    """All shards of a folder, split into trained and held-out voices."""
+    """All shards of a folder, split into trained and held-out voices; the recorded foreigners `accents` times over."""
 
-    def __init__(self, folder: Path, held: bool) -> None:
+    def __init__(self, folder: Path, held: bool, accents: int = 1) -> None:
         self.items: dict[str, list[Utterance]] = {"en": [], "ru": []}
         for table in sorted(folder.glob("*.json")):
             if not table.name.startswith("held-") if held else table.name.startswith("held"):
@@ -86,7 +86,7 @@ class Corpus:
                 table.read_text(encoding="utf-8")
             ):
                 one = Utterance(samples[at : at + length], lang, words, english, times, voice, kind)
-                self.items[lang] += [one] * (2 if voice.startswith("diphones:") else 1)
+                self.items[lang] += [one] * (accents if voice.startswith("diphones:") else 1)
         self.pools = {
             (lang, words_only): self._by_length(
                 [u for u in some if not words_only or u.kind not in COUNTED]
