@@ -10,7 +10,7 @@ import asyncio
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import resources
@@ -31,7 +31,9 @@ T = TypeVar("T")
 THREADS = 4
 LOCK_SECONDS = 15
 """How long a SQLite write waits for another one."""
-CONNECT_SECONDS = 5
+CONNECTING: Mapping[str, int] = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
+"""How PostgreSQL is connected to. With the kernel's own patience (a quarter of an hour) a database
+host that is lost without a word would hold every thread, though another one has its address."""
 _MIGRATION_LOCK = 7_405_042
 """Key of the PostgreSQL lock under which one process at a time migrates."""
 _DISK_FULL = "53100"
@@ -146,7 +148,7 @@ class Database:
             self.url,
             hide_parameters=True,
             pool_pre_ping=True,
-            connect_args={"connect_timeout": CONNECT_SECONDS},
+            connect_args=dict(CONNECTING),
         )
 
 

@@ -8,8 +8,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -21,6 +22,8 @@ from whisper_api.config import Settings, load_settings
 from whisper_api.database import Database
 from whisper_api.errors import DatabaseUnavailable, SettingsError, StorageFull
 from whisper_api.tables import audio, metadata
+from whisper_api.tasks.durable import _engine as steps_engine
+from whisper_api.tasks.session_lock import SessionLock
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
@@ -128,6 +131,31 @@ async def test_a_server_that_is_away_is_told(tmp_path: Path) -> None:
     assert failure.value.code == "database_unavailable"
     assert not await database.healthy()
     database.close()
+
+
+def test_a_host_that_is_lost_without_a_word_holds_no_connection_for_long(tmp_path: Path) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def connect(_dialect: object, _record: object, _args: object, given: dict[str, Any]) -> None:
+        asked.append(given)
+        raise DatabaseUnavailable
+
+    url = SecretStr("postgresql://user@host/records")
+    database = Database(Settings(data_dir=tmp_path, database_url=url))
+    ways: list[Callable[[], object]] = [
+        lambda: database.work(lambda connection: None),
+        lambda: SessionLock(database).take("me"),
+        lambda: steps_engine(database).connect(),
+    ]
+    sa.event.listen(sa.Engine, "do_connect", connect)
+    try:
+        for way in ways:
+            with pytest.raises(DatabaseUnavailable):
+                way()
+    finally:
+        sa.event.remove(sa.Engine, "do_connect", connect)
+    limits = [(given["connect_timeout"], given["tcp_user_timeout"]) for given in asked]
+    assert limits == [(5, 10_000)] * 3
 
 
 def test_a_lock_that_stays_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from whisper_api.config import Settings
-from whisper_api.database import Database, named_errors
+from whisper_api.database import CONNECTING, Database, named_errors
 from whisper_api.errors import ServerError
 
 if TYPE_CHECKING:
@@ -240,7 +240,9 @@ def _list(**wanted: Any) -> list[Flow]:
 def _engine(database: Database) -> sa.Engine:
     """An engine for DBOS's tables: a file beside ours, or the same PostgreSQL database."""
     if not database.is_sqlite:
-        return sa.create_engine(database.url, pool_pre_ping=True, hide_parameters=True)
+        return sa.create_engine(
+            database.url, pool_pre_ping=True, hide_parameters=True, connect_args=dict(CONNECTING)
+        )
     place = database.url.database or ""
     path = Path(f"{place.removesuffix('.sqlite')}.steps.sqlite")
     path.touch(mode=0o600)

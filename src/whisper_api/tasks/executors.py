@@ -9,6 +9,7 @@ and a heartbeat for processes that live but do nothing.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import time
@@ -103,7 +104,9 @@ class Executor:
 
         Each is given to one process only; it is given out again if that one dies on the way.
         """
-        here = self._free_here()
+        if await self.known() == {self.name}:
+            return []
+        here = await asyncio.to_thread(self._free_here)
 
         def work(connection: sa.Connection) -> list[str]:
             now = _now(connection)
@@ -112,8 +115,6 @@ class Executor:
             found = [row for row in found if row.id in here or self._is_dead(connection, row, now)]
             return [row.id for row in found if _take(connection, row, now)]
 
-        if await self.known() == {self.name}:
-            return []
         return await self._database.run(work)
 
     async def bury(self, names: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ import zlib
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from whisper_api.database import CONNECT_SECONDS, Database, named_errors
+from whisper_api.database import CONNECTING, Database, named_errors
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class SessionLock:
             poolclass=NullPool,
             hide_parameters=True,
             isolation_level="AUTOCOMMIT",
-            connect_args={"connect_timeout": CONNECT_SECONDS, **_TCP},
+            connect_args={**CONNECTING, **_TCP},
         )
         self._connection: sa.Connection | None = None
         self._name = ""
