@@ -95,10 +95,20 @@ def presented(certificate: Certificate) -> bytes:
     return shown
 
 
-async def test_a_renewed_certificate_is_taken_up_and_a_bad_one_is_not(tmp_path: Path) -> None:
+async def test_a_renewed_certificate_is_taken_up_and_a_bad_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, key = issue(tmp_path)
     certificate = Certificate(Settings(ssl_certfile=path, ssl_keyfile=key))
     first = presented(certificate)
+    stamps, errors = certificate._stamps, [OSError("gone between two looks")]
+
+    def unsteady() -> list[tuple[int, int, int]]:
+        if errors:
+            raise errors.pop()
+        return stamps()
+
+    monkeypatch.setattr(certificate, "_stamps", unsteady)
     looking = asyncio.create_task(certificate.renew(0.01))
     try:
         path.write_bytes(b"half a fi")

@@ -82,6 +82,14 @@ def test_images_of_others_are_pinned() -> None:
         assert tag != "latest"
 
 
+def test_workers_in_containers_have_a_port_for_the_images_health_check() -> None:
+    services = yaml.safe_load(TEXTS["deploy/compose.cluster.yaml"])["services"]
+    (worker,) = (service for service in services.values() if service.get("command") == ["worker"])
+    assert worker["environment"]["WHISPER_API_WORKER_PORT"] == "5043"
+    assert worker["environment"]["WHISPER_API_STORAGE_URL"]
+    assert "WHISPER_API_WORKER_PORT" in TEXTS["deploy/helm/templates/worker.yaml"]
+
+
 def test_units_give_the_server_time_to_drain() -> None:
     unit = TEXTS["deploy/systemd/whisper-api.service"]
     drain = next(doc.default for doc in describe() if doc.name == "drain_seconds")

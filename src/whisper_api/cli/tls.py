@@ -47,6 +47,8 @@ class Certificate:
                     log.info("the certificate was renewed")
             except SettingsError as error:
                 log.error("the old certificate stays: %s", error.message)
+            except Exception:
+                log.exception("the old certificate stays")
 
     def _refresh(self) -> bool:
         stamps = self._stamps()
