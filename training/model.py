@@ -101,7 +101,8 @@ class Attention(nn.Module):
             for p in (self.query(x), self.key(source), self.value(source))
         )
         mask = None if bias is None else bias.expand(1, 1, q.shape[2], -1)
-        with torch.autocast("cpu", enabled=False):  # in bfloat16 the backward pass takes twice as long
+        # In bfloat16 the backward pass takes twice as long.
+        with torch.autocast("cpu", enabled=False):
             q, k, v = q.float(), k.float(), v.float()
             mixed = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
         seen = None
