@@ -90,9 +90,10 @@ def test_the_sample_says_what_the_readme_says() -> None:
 
 def test_commands_exist() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    commands = {command.name for command in app.registered_commands}
+    commands, seen = {command.name for command in app.registered_commands}, set()
     for line in "".join(blocks(ENGLISH, "bash") + blocks(ENGLISH, "console")).split("\n"):
         words = shlex.split(line)
+        seen.update(word.rpartition("/")[2] for word in words[:1])
         if words[:1] == ["make"]:
             assert f"\n{words[1]}:" in makefile, line
             assert all(f"\n{word.split('=')[0]} ?=" in makefile for word in words[2:]), line
@@ -100,3 +101,4 @@ def test_commands_exist() -> None:
             assert words[1] in commands, line
             text = CliRunner().invoke(app, [words[1], "--help"], env={"COLUMNS": "200"}).output
             assert all(word in text for word in words if word.startswith("--")), line
+    assert {"make", "whisper-api"} <= seen
