@@ -90,7 +90,8 @@ def test_the_sample_says_what_the_readme_says() -> None:
 
 def test_commands_exist() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    commands, seen = {command.name for command in app.registered_commands}, set()
+    commands = {command.name for command in app.registered_commands}
+    seen: set[str] = set()
     for line in "".join(blocks(ENGLISH, "bash") + blocks(ENGLISH, "console")).split("\n"):
         words = shlex.split(line)
         seen.update(word.rpartition("/")[2] for word in words[:1])
