@@ -7,8 +7,6 @@ import gzip
 import ipaddress
 import socket
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -25,25 +23,6 @@ from whisper_api.errors import FileTooLarge, UndecodableAudio, UrlFailed, UrlRef
 
 SOUND = make("wav", tone(0.5))
 LOOPBACK = ("127.0.0.1",)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("download")
-
-
-@pytest.fixture(scope="module")
-def decoder(root: Path) -> Iterator[Decoder]:
-    decoder = Decoder(Settings(data_dir=root))
-    decoder.start()
-    yield decoder
-    decoder.close()
-
-
-@pytest.fixture
-def scratch(root: Path) -> Iterator[Scratch]:
-    with Scratch.create(root) as scratch:
-        yield scratch
 
 
 def intake(decoder: Decoder, hosts: tuple[str, ...] = LOOPBACK, **settings: Any) -> Intake:

@@ -4,48 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.intake import intake
 from tests.media import make, tone
 
 from whisper_api.audio.decode import Decoder
 from whisper_api.audio.scratch import Scratch
-from whisper_api.audio.sources import Intake
-from whisper_api.config import FileValidation, Settings
 from whisper_api.errors import (
     FileTooLarge,
     PathRefused,
 )
 
 SOUND = make("wav", tone(0.5))
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("sources")
-
-
-@pytest.fixture(scope="module")
-def decoder(root: Path) -> Iterator[Decoder]:
-    decoder = Decoder(Settings(data_dir=root))
-    decoder.start()
-    yield decoder
-    decoder.close()
-
-
-@pytest.fixture
-def scratch(root: Path) -> Iterator[Scratch]:
-    with Scratch.create(root) as scratch:
-        yield scratch
-
-
-def intake(decoder: Decoder, *, directories: tuple[Path, ...] = (), **rules: Any) -> Intake:
-    return Intake(
-        Settings(file_validation=FileValidation(**rules), allowed_directories=directories), decoder
-    )
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import errno
 import hashlib
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tests.intake import intake
 from tests.media import encode, make, tone
 
 from whisper_api.audio.decode import Decoder
@@ -24,8 +24,6 @@ from whisper_api.audio.media import (
     mime_of,
 )
 from whisper_api.audio.scratch import Scratch
-from whisper_api.audio.sources import Intake
-from whisper_api.config import FileValidation, Settings
 from whisper_api.errors import (
     AudioMissing,
     CapacityError,
@@ -37,31 +35,6 @@ from whisper_api.errors import (
 from whisper_api.types import AudioFile
 
 SOUND = make("wav", tone(0.5))
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("sources")
-
-
-@pytest.fixture(scope="module")
-def decoder(root: Path) -> Iterator[Decoder]:
-    decoder = Decoder(Settings(data_dir=root))
-    decoder.start()
-    yield decoder
-    decoder.close()
-
-
-@pytest.fixture
-def scratch(root: Path) -> Iterator[Scratch]:
-    with Scratch.create(root) as scratch:
-        yield scratch
-
-
-def intake(decoder: Decoder, *, directories: tuple[Path, ...] = (), **rules: Any) -> Intake:
-    return Intake(
-        Settings(file_validation=FileValidation(**rules), allowed_directories=directories), decoder
-    )
 
 
 async def pieces(data: bytes, size: int = 1000) -> AsyncIterator[bytes]:

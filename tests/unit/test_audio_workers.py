@@ -8,18 +8,17 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.intake import LIMITS, decode, own
 from tests.media import make, tone
 
 from whisper_api.audio.decode import Decoder
 from whisper_api.audio.scratch import Scratch
 from whisper_api.audio.slots import Job
 from whisper_api.audio.worker import answer
-from whisper_api.config import Settings
 from whisper_api.errors import (
     AudioTooLong,
     CapacityError,
@@ -27,42 +26,11 @@ from whisper_api.errors import (
     ShuttingDown,
     UndecodableAudio,
 )
-from whisper_api.types import AudioFile, Options, Waveform
-
-LIMITS: dict[str, Any] = {"max_duration_s": 60, "decode_memory_mb": 512, "decode_timeout_s": 20}
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("decode")
-
-
-@pytest.fixture(scope="module")
-def decoder(root: Path) -> Iterator[Decoder]:
-    decoder = Decoder(Settings(data_dir=root, **LIMITS))
-    decoder.start()
-    yield decoder
-    decoder.close()
-
-
-@pytest.fixture
-def scratch(root: Path) -> Iterator[Scratch]:
-    with Scratch.create(root) as scratch:
-        yield scratch
-
-
-def own(**settings: Any) -> Decoder:
-    return Decoder(Settings(**{**LIMITS, "decode_workers": 1, **settings}))
-
-
-def on_disk(scratch: Scratch, data: bytes) -> AudioFile:
-    path = scratch.unique("upload")
-    path.write_bytes(data)
-    return AudioFile(path, "x", len(data), "", "", "", "", None)
-
-
-async def decode(decoder: Decoder, scratch: Scratch, data: bytes, **options: Any) -> Waveform:
-    return await decoder.decode(on_disk(scratch, data), scratch, Options(**options))
+def limits() -> dict[str, Any]:
+    return LIMITS
 
 
 async def hang(decoder: Decoder, scratch: Scratch, limit: float = 20) -> Job:

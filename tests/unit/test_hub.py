@@ -12,29 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.checkpoints import save_checkpoint
 from tests.hub import COMMIT, Hub, serve_hub
 
 from whisper_api.config import Settings
-from whisper_api.convert import convert_folder
 from whisper_api.errors import ModelBroken, ModelNotFound, ServerError
 from whisper_api.hub import choose_files
 from whisper_api.model_names import SHORT_NAMES
 from whisper_api.models import ModelStore
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Hugging Face folder; not to be changed."""
-    return save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "finetuned-v1.2")
-
-
-@pytest.fixture(scope="module")
-def converted(checkpoint: Path) -> Path:
-    """The same as a CTranslate2 folder; not to be changed."""
-    target = checkpoint.parent / "ct2"
-    convert_folder(checkpoint, target, "int8")
-    return target
 
 
 def make(tmp_path: Path, **settings: Any) -> ModelStore:

@@ -25,20 +25,6 @@ from whisper_api.model_names import (
 from whisper_api.models import ModelStore
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Hugging Face folder; not to be changed."""
-    return save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "finetuned-v1.2")
-
-
-@pytest.fixture(scope="module")
-def converted(checkpoint: Path) -> Path:
-    """The same as a CTranslate2 folder; not to be changed."""
-    target = checkpoint.parent / "ct2"
-    convert_folder(checkpoint, target, "int8")
-    return target
-
-
 def make(tmp_path: Path, **settings: Any) -> ModelStore:
     return ModelStore(Settings(data_dir=tmp_path / "data", **settings))
 
