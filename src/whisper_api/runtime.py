@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from time import monotonic
+from typing import Protocol, TypeVar
 
 from whisper_api.audio.decode import Decoder
 from whisper_api.audio.effort import Effort
@@ -206,20 +207,18 @@ async def open_runtime(
         detector, effort = await asyncio.to_thread(SpeechDetector), Effort(settings.vad_threads)
         stack.callback(effort.close)
         pipeline = Pipeline(decoder, detector, effort, pool, scheduler, metrics, tracing)
-        pulls = Pulls(store)
-        stack.push_async_callback(pulls.close)
+        pulls = _kept(stack, Pulls(store))
         database = Database(settings)
         stack.push_async_callback(asyncio.to_thread, database.close)
         audio = StoredAudio(settings, database)
-        playback = Playback(settings, audio, decoder, detector)
-        stack.push_async_callback(playback.close)
+        playback = _kept(stack, Playback(settings, audio, decoder, detector))
         history = History(settings, database, audio, metrics)
         uploads, means = UploadStore(settings), means_of(settings, role, store, pool, scheduler)
         parts = Parts(settings, pipeline, scheduler, pool, decoder, audio)
-        tasks = Tasks(parts, database, metrics, uploads, KeptTranscripts(history), means)
-        stack.push_async_callback(tasks.close)
-        jobs = Jobs(settings, _streams(pipeline, store, scheduler, tasks, audio), metrics)
-        stack.push_async_callback(jobs.close)
+        transcripts = KeptTranscripts(history)
+        tasks = _kept(stack, Tasks(parts, database, metrics, uploads, transcripts, means))
+        streams = _streams(pipeline, store, scheduler, tasks, audio)
+        jobs = _kept(stack, Jobs(settings, streams, metrics))
         history.on_forget.append(lambda gone: jobs.forget(gone.owner, gone.digest or ""))
         yield Runtime(
             settings=settings,
@@ -240,6 +239,19 @@ async def open_runtime(
             history=history,
             tracing=tracing,
         )
+
+
+class _Closes(Protocol):
+    async def close(self) -> None: ...
+
+
+P = TypeVar("P", bound=_Closes)
+
+
+def _kept(stack: AsyncExitStack, part: P) -> P:
+    """``part``, closed when ``stack`` is."""
+    stack.push_async_callback(part.close)
+    return part
 
 
 async def _decoder(settings: Settings, stack: AsyncExitStack) -> Decoder:
