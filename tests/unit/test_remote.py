@@ -7,15 +7,17 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from tests.conftest import MakeWav
 
 from whisper_api.audio.scratch import Scratch
 from whisper_api.config import Settings
+from whisper_api.errors import Overloaded
 from whisper_api.pipeline import Update
 from whisper_api.runtime import Runtime, open_runtime
-from whisper_api.tasks.record import Status
+from whisper_api.tasks.record import Asked, Status
 from whisper_api.tasks.remote import RemoteStream, Watch
 from whisper_api.tasks.request_store import Standing
 from whisper_api.types import AudioFile, Options, VadOptions
@@ -80,9 +82,10 @@ class Meter:
 
 
 @asynccontextmanager
-async def remote(folder: Path) -> AsyncIterator[tuple[RemoteStream, Runtime]]:
+async def remote(folder: Path, **more: Any) -> AsyncIterator[tuple[RemoteStream, Runtime]]:
     """A process that hands requests over to itself."""
-    settings = Settings(data_dir=folder, engine="fake", model_path="fake", decode_workers=1)
+    chosen = {"engine": "fake", "model_path": "fake", "decode_workers": 1, **more}
+    settings = Settings(data_dir=folder, **chosen)
     async with open_runtime(settings) as runtime:
         await runtime.open_records()
         await runtime.tasks.start(lambda error: {"message": error.message}, lambda record: {})
@@ -155,3 +158,22 @@ async def test_a_caller_who_leaves_while_the_task_is_handed_over_takes_it_along(
             await asyncio.sleep(0.01)
         assert list(runtime.audio.store.listing()) == []
         assert await store.unfinished() == []
+
+
+async def test_tasks_that_wait_do_not_shut_the_door_for_requests(
+    tmp_path: Path, make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(make_wav({0.5: 1}, 2))
+    async with (
+        remote(tmp_path / "data", max_pending_tasks=1) as (stream, runtime),
+        Scratch.create(runtime.settings.scratch_dir) as scratch,
+    ):
+        file = await file_of(runtime, scratch, path)
+        with monkeypatch.context() as nobody:
+            nobody.setattr(runtime.tasks.node, "enqueue", AsyncMock())
+            await runtime.tasks.submit(file, Asked(OPTIONS), "")
+        with pytest.raises(Overloaded):
+            await runtime.tasks.submit(file, Asked(OPTIONS), "")
+        updates = await updates_of(stream, file, scratch)
+        assert updates[-1].transcript is not None

@@ -62,14 +62,13 @@ class TaskStore:
         The answer says how many tasks of this owner in this lane wait or run, itself included.
 
         Raises:
-            Overloaded: ``most`` tasks wait or run already.
+            Overloaded: ``most`` tasks wait or run in this lane already.
             DatabaseUnavailable, StorageFull: nothing was written.
         """
 
-        own = (tasks.c.owner == record.owner) & (tasks.c.lane == record.lane)
-        count = sa.func.count().filter(own).label("own")
-        waiting = sa.select(sa.func.count().label("all"), count).select_from(tasks)
-        waiting = waiting.where(tasks.c.status.in_(UNFINISHED))
+        own = sa.func.count().filter(tasks.c.owner == record.owner).label("own")
+        waiting = sa.select(sa.func.count().label("all"), own).select_from(tasks)
+        waiting = waiting.where(tasks.c.status.in_(UNFINISHED), tasks.c.lane == record.lane)
 
         def work(connection: sa.Connection) -> int:
             found = connection.execute(waiting).one()
