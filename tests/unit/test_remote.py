@@ -1,4 +1,4 @@
-"""Requests that become tasks of workers: what is heard of them, what they cost, what stays."""
+"""Work between processes: what is heard of it, what it costs, what stays."""
 
 from __future__ import annotations
 
@@ -177,3 +177,15 @@ async def test_tasks_that_wait_do_not_shut_the_door_for_requests(
             await runtime.tasks.submit(file, Asked(OPTIONS), "")
         updates = await updates_of(stream, file, scratch)
         assert updates[-1].transcript is not None
+
+
+async def test_a_part_that_ends_unexpectedly_is_left_to_whoever_merges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with remote(tmp_path) as (_, runtime):
+        runner = runtime.tasks.node.runner
+        left = AsyncMock()
+        monkeypatch.setattr(runner._spread, "decode", AsyncMock(side_effect=ZeroDivisionError))
+        monkeypatch.setattr(runner._spread.store, "fail", left)
+        assert await runner.part("task_1", 0, 7) == 0
+    left.assert_awaited_once_with("task_1", 7)

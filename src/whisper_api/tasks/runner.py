@@ -125,6 +125,10 @@ class Runner:
             if not self.leaving:
                 raise
             return LEFT
+        except Exception:
+            # DBOS would never begin this run again, and whoever merges would wait for it.
+            log.exception("task %s: unexpected error in a part", ident)
+            await self._saved(ident, lambda: self._spread.store.fail(ident, first))
         return 0
 
     async def end(self, ident: str) -> int:
