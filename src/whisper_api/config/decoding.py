@@ -54,8 +54,9 @@ class ModelSettings(Section):
     replicas: Annotated[int, Field(ge=0, le=64)] = 0
     """Batches decoded at the same time; 0 chooses."""
     allocator: Literal["system", "keep", "keep-huge"] = "system"
-    """Whether ``serve`` restarts itself once with glibc told to ``keep`` freed memory for the next
-    batch, or to keep it in huge pages: faster where page faults are dear, for more memory."""
+    """Whether ``serve`` and ``worker`` restart themselves once with glibc told to ``keep`` freed
+    memory for the next batch, or to keep it in huge pages: faster where page faults are dear, for
+    more memory."""
     short_windows: Literal["auto", "always", "never"] = "auto"
     """Whether windows under 30 s are encoded without filling them up with silence: several times
     faster, and for most Whisper models less exact. ``auto`` is as the model's manifest says."""
