@@ -76,12 +76,13 @@ class Waveform:
     """Decoded PCM on disk: signed 16-bit little-endian, mono, ``SAMPLE_RATE``."""
 
     path: Path
-    samples: int  #: samples in the file, artificial padding included
+    samples: int  #: samples of the whole, artificial padding included
     lead: int = 0  #: samples of silence put in front of the caller's audio
     tail: int = 0  #: samples of silence put behind it
     peak: float = 0.0  #: largest absolute sample, 0..1
     damaged: int = 0  #: packets of the file that could not be decoded and were left out
     envelope: Envelope | None = None  #: of the caller's own audio, before any preprocessing
+    begins: int = 0  #: sample at which the file begins, where it holds a stretch only
 
     @property
     def duration(self) -> float:
@@ -90,11 +91,11 @@ class Waveform:
 
     def read(self, start: int, stop: int) -> Audio:
         """Samples ``start..stop`` (clamped to the file) as float32 in -1..1, read from disk."""
-        start, stop = max(0, start), min(self.samples, stop)
+        start, stop = max(self.begins, start), min(self.samples, stop)
         if stop <= start:
             return np.zeros(0, np.float32)
         with self.path.open("rb") as file:
-            file.seek(2 * start)
+            file.seek(2 * (start - self.begins))
             raw = np.fromfile(file, "<i2", stop - start)
         return raw.astype(np.float32) / 32768.0
 

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import psycopg
 from psycopg.rows import dict_row
 from tests.e2e.task_server import TaskServer
@@ -60,6 +61,15 @@ class Machines:
         address = self.shared["database_url"]
         with closing(psycopg.connect(address, row_factory=dict_row)) as connection:
             return connection.execute(query.encode()).fetchall()
+
+    def stored(self) -> set[str]:
+        """Keys of all files in the store."""
+        system, root = fsspec.core.url_to_fs(self.shared["storage_url"], use_listings_cache=False)
+        return {path.rpartition("/")[2] for path in system.find(root)}
+
+    def named(self) -> set[str]:
+        """Digests of all audio that the database knows."""
+        return {row["digest"] for row in self.rows("SELECT digest FROM audio")}
 
     def decoded(self) -> list[int]:
         """Indexes of the windows that any worker began to decode since ``forget``."""

@@ -93,6 +93,8 @@ def test_a_long_recording_is_transcribed_by_all_workers_at_once_and_merged_in_or
     every = machines.decoded()
     assert every == list(range(len(every)))
     assert machines.rows("SELECT * FROM task_parts") == []
+    # What the parts were decoded from is gone, only the recordings are stored.
+    machines.api.until(lambda: machines.stored() == machines.named())
 
 
 def test_a_caller_who_leaves_takes_the_task_along_and_nothing_of_it_stays(

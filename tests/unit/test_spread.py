@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,9 +28,10 @@ from whisper_api.errors import (
 from whisper_api.tables import executors
 from whisper_api.tasks.cluster import About, Cluster, Snapshot, Worker, row_of
 from whisper_api.tasks.roles import check_role
+from whisper_api.tasks.room import Room
 from whisper_api.tasks.session_lock import key_of
 from whisper_api.tasks.spread import cut
-from whisper_api.types import SAMPLE_RATE, Options, Plan, Window
+from whisper_api.types import SAMPLE_RATE, Lane, Options, Plan, Window
 
 
 def plan_of(seconds: list[float]) -> Plan:
@@ -59,13 +62,54 @@ def test_parts_hold_every_window_once_and_in_order(
         assert all(first < stop for first, stop in parts)
 
 
-def test_parts_are_about_as_long_as_the_setting_and_short_recordings_stay_whole() -> None:
+def test_parts_shrink_towards_the_end_and_short_recordings_stay_whole() -> None:
     plan = plan_of([30.0] * 120)
-    assert cut(plan, 300, 3) == [(at, at + 10) for at in range(0, 120, 10)]
+    sizes = [stop - first for first, stop in cut(plan, 300, 3)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[:6] == [10] * 6  # 300 s
+    assert sizes[-3:] == [2] * 3  # a fifth of it, so that nobody waits long for the last one
+    # With more machines than parts of that length there is no reason to cut it finer.
+    assert cut(plan, 300, 12) == cut(plan, 300, 1000)
     assert cut(plan, 0, 3) == []
     assert cut(plan, 300, 1) == []
     assert cut(plan_of([30.0] * 14), 300, 3) == []
-    assert cut(plan_of([30.0] * 15), 300, 3) == [(0, 8), (8, 15)]
+    assert cut(plan_of([30.0] * 15), 300, 3)[0] == (0, 4)
+
+
+def room_of(queued: dict[str, float], *, takers: int = 3, unread: float = 0, busy: int = 1) -> Room:
+    """The room of a process with this much audio before its engine, which takes batches of 4."""
+    by_lane = {lane.value: queued.get(lane, 0.0) for lane in Lane}
+    parts: Any = SimpleNamespace(
+        scheduler=SimpleNamespace(state=lambda: SimpleNamespace(by_lane=by_lane)),
+        pool=SimpleNamespace(loaded=lambda: [SimpleNamespace(info=SimpleNamespace(replicas=2))]),
+        settings=SimpleNamespace(batch_size=4),
+    )
+    runner: Any = SimpleNamespace(leaving=False, busy=busy, unread=lambda *lanes: unread)
+    return Room(parts, runner, lambda: takers)
+
+
+def test_a_process_takes_no_more_than_its_next_batches_hold() -> None:
+    enough = 2 * 4 * 2 * 30  # two batches of four windows on both replicas
+    assert room_of({"task": enough - 1})("tasks", 1)
+    assert not room_of({"task": enough})("tasks", 1)
+    assert not room_of({"task": enough - 60}, unread=60)("tasks", 1)
+    # What has been taken and not begun is of unknown length.
+    assert not room_of({})("tasks", 2)
+    # Tasks do not wait for requests that never end; requests do not wait for tasks.
+    assert room_of({"interactive": 2 * enough})("tasks", 1)
+    assert room_of({"task": 2 * enough})("requests", 1)
+    assert not room_of({"interactive": enough})("requests", 1)
+    assert not room_of({"interactive": enough - 60})("requests", 3)
+    assert not room_of({"interactive": enough - 60, "task": 60})("parts", 1)
+    # Nobody else would take it.
+    assert room_of({"task": 2 * enough}, takers=1)("tasks", 1)
+
+
+def test_a_process_that_leaves_takes_nothing() -> None:
+    room = room_of({}, takers=1)
+    room.runner.leaving = True
+    assert not room("tasks", 0)
+    assert not room("requests", 0)
 
 
 def worker(

@@ -17,9 +17,10 @@ class TaskSettings(Section):
     interactive_concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
     """Direct requests of API-only servers that one process with an engine works on at once."""
     task_part_s: Annotated[float, Field(ge=0, le=86_400)] = 300
-    """Seconds of audio in the parts that several machines transcribe at once; 0: never cut."""
-    queue_poll_s: Annotated[float, Field(ge=0.01, le=60)] = 0.05
-    """How often a process asks a shared database for direct requests; tasks: a fifth as often."""
+    """Most seconds of audio in the parts that several machines transcribe at once; 0: never cut."""
+    queue_poll_s: Annotated[float, Field(ge=0.01, le=60)] = 1
+    """How often a process looks by itself for direct requests in a shared database, which tells it
+    of new ones; for tasks a fifth as often."""
     max_pending_tasks: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Tasks that may wait or run; beyond it 429."""
     task_checkpoint_s: Annotated[float, Field(ge=0, le=3600)] = 10

@@ -6,6 +6,7 @@ the event loop: its steps are blocking calls (``workflow.Steps``).
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import logging
 import threading
@@ -18,7 +19,8 @@ import sqlalchemy as sa
 
 from whisper_api.config import Settings
 from whisper_api.database import CONNECTING, Database, named_errors
-from whisper_api.errors import ServerError
+from whisper_api.errors import ServerError, WhisperApiError
+from whisper_api.tasks.claims import Claims, HasRoom, Kind, announce
 
 if TYPE_CHECKING:
     from whisper_api.tasks.workflow import Steps
@@ -28,14 +30,16 @@ STEPS_VERSION = "2"
 QUEUE = "tasks"
 """Tasks on one machine, and those of version 1 anywhere."""
 POLLING_SECONDS = 0.1
+TASKS_LESS_OFTEN = 5
+"""How much less often than for requests a process looks for tasks."""
 WAITING = frozenset({"ENQUEUED", "DELAYED"})
 RUNNING = "PENDING"
 """DBOS's word for a workflow that some process has taken."""
-PARTS_AT_ONCE = 2
-"""Parts of long recordings in one process: one is decoded while the next one gets ready."""
+MOST_PARTS = 16
+"""Parts of long recordings in one process: as many as its batches hold, and no more than this."""
 _SPARE_THREADS = 4
 _NOTHING = "nothing"
-"""A queue without work, for processes that only hand it out."""
+"""A queue without work: on a shared database DBOS takes none by itself, see ``claims``."""
 _owner_guard = threading.Lock()
 _owners: list[Durable] = []
 
@@ -59,12 +63,20 @@ class Durable:
         self._settings = settings
         self._database = database
         self._engine: sa.Engine | None = None
+        self._claims: Claims | None = None
         self._listens: set[str] = set()
 
-    def launch(self, executor: str, steps: Steps, models: Sequence[str] = ()) -> None:
+    def launch(
+        self,
+        executor: str,
+        steps: Steps,
+        has_room: HasRoom,
+        models: Sequence[str] = (),
+    ) -> None:
         """Start DBOS as ``executor``; its interrupted workflows go on at once.
 
-        On a shared database it takes work for ``models``, without any no work at all.
+        On a shared database it takes work for ``models`` while it ``has_room``, without any model
+        no work at all.
 
         Raises:
             ServerError: another application in this process has it.
@@ -76,7 +88,7 @@ class Durable:
             _owners.append(self)
         try:
             with named_errors():
-                self._launch(executor, steps, models)
+                self._launch(executor, steps, has_room, models)
         except BaseException:
             self.close()
             raise
@@ -88,36 +100,24 @@ class Durable:
             DatabaseUnavailable, StorageFull: it did not come to that.
         """
         _enqueue("transcribe", flow_id(ident, run), queue, priority, ident, run)
+        self._announce(queue)
 
     def enqueue_part(self, ident: str, run: int, first: int, queue: str, priority: int) -> None:
         """The same for a part of a task, known by its first window."""
         _enqueue("part", f"{flow_id(ident, run)}.{first}", queue, priority, ident, run, first)
+        self._announce(queue)
 
     def listen(self, model: str) -> None:
         """Take work for ``model`` as well, from now on."""
-        from dbos import DBOS
-        from dbos._dbos import _get_dbos_instance
-
         if model in self._listens:
             return
-        every = self._settings.queue_poll_s
-        limits = {
-            "requests": (self._settings.interactive_concurrency, every),
-            "tasks": (self._settings.task_concurrency, 5 * every),
-            "parts": (PARTS_AT_ONCE, 5 * every),
+        most: dict[Kind, int] = {
+            "requests": self._settings.interactive_concurrency,
+            "tasks": self._settings.task_concurrency,
+            "parts": MOST_PARTS,
         }
-        with named_errors():
-            for kind, (most, seconds) in limits.items():
-                DBOS.register_queue(
-                    queue_of(kind, model),
-                    worker_concurrency=most,
-                    polling_interval_sec=seconds,
-                    on_conflict="always_update",
-                )
-        # DBOS has no call for this after its launch; its queue manager looks each second.
-        listening = _get_dbos_instance()._listening_queues
-        assert listening is not None
-        listening.extend(queue_of(kind, model) for kind in limits)
+        for kind, limit in most.items():
+            self._take(queue_of(kind, model), kind, limit)
         self._listens.add(model)
 
     def flows(self, ids: Sequence[str]) -> dict[str, Flow]:
@@ -134,6 +134,13 @@ class Durable:
 
         with named_errors():
             DBOS.resume_workflow(flow.id, queue_name=flow.queue or QUEUE)
+        self._announce(flow.queue or QUEUE)
+
+    def give_back(self, executor: str) -> None:
+        """Have others go on with what ``executor`` has taken, at once."""
+        for flow in self.running_at([executor]):
+            self.resume(flow)
+        self._announce("")  # what DBOS has handed back at its launch
 
     def forget(self, flows: Sequence[str]) -> None:
         """Drop the records of runs that are over."""
@@ -154,6 +161,9 @@ class Durable:
                 return
             from dbos import DBOS
 
+            if self._claims is not None:
+                self._claims.close()
+                self._claims = None
             DBOS.destroy()
             if self._engine is not None:
                 self._engine.dispose()
@@ -161,15 +171,18 @@ class Durable:
             self._listens.clear()
             _owners.remove(self)
 
-    def _launch(self, executor: str, steps: Steps, models: Sequence[str]) -> None:
+    def _launch(
+        self, executor: str, steps: Steps, has_room: HasRoom, models: Sequence[str]
+    ) -> None:
         from dbos import DBOS
+        from dbos._dbos import _get_dbos_instance
 
         from whisper_api.tasks import workflow
 
         workflow.use(steps)
         self._engine = _engine(self._database)
         settings = self._settings
-        threads = settings.task_concurrency + PARTS_AT_ONCE + settings.interactive_concurrency
+        threads = settings.task_concurrency + MOST_PARTS + settings.interactive_concurrency
         DBOS(
             config={
                 "name": "whisper-api",
@@ -183,17 +196,42 @@ class Durable:
             }
         )
         _quiet()
-        if not self._database.is_sqlite:
-            DBOS.listen_queues([QUEUE if models else _NOTHING])
+        shared = not self._database.is_sqlite
+        if shared:
+            DBOS.listen_queues([_NOTHING])
         DBOS.launch()
+        if not shared:
+            self._register(QUEUE, settings.task_concurrency, POLLING_SECONDS)
+        elif models:
+            self._claims = Claims(self._database, _get_dbos_instance(), has_room)
+            self._take(QUEUE, "tasks", settings.task_concurrency)
+            for model in models:
+                self.listen(model)
+
+    def _take(self, name: str, kind: Kind, most: int) -> None:
+        """Take work from a queue of a shared database."""
+        assert self._claims is not None
+        every = self._settings.queue_poll_s * (1 if kind == "requests" else TASKS_LESS_OFTEN)
+        with named_errors():
+            self._register(name, most, every)
+            self._claims.take(name, kind, most, every)
+
+    def _register(self, name: str, most: int, every: float) -> None:
+        from dbos import DBOS
+
         DBOS.register_queue(
-            QUEUE,
-            worker_concurrency=settings.task_concurrency,
-            polling_interval_sec=POLLING_SECONDS,
+            name,
+            worker_concurrency=most,
+            polling_interval_sec=every,
             on_conflict="always_update",
         )
-        for model in models:
-            self.listen(model)
+
+    def _announce(self, queue: str) -> None:
+        """Say that there is work; who does not hear of it looks by itself after a while."""
+        if self._database.is_sqlite:
+            return
+        with contextlib.suppress(WhisperApiError):
+            self._database.work(lambda connection: announce(connection, queue))
 
 
 def queue_of(kind: str, model: str) -> str:

@@ -19,7 +19,7 @@ from whisper_api.pool import Pool
 from whisper_api.scheduler import Scheduler, Ticket
 from whisper_api.stored_audio import StoredAudio
 from whisper_api.tasks.record import Part, Planned, Saved, TaskRecord
-from whisper_api.types import AudioFile, Lane, Segment, Waveform
+from whisper_api.types import WINDOW_SECONDS, AudioFile, Lane, Segment, Waveform
 
 MOST_QUEUED_SECONDS = 300.0
 """Audio seconds of a task that count as queued, so that a long one does not shut the door."""
@@ -61,6 +61,7 @@ class Pulse:
 class Open:
     """The audio, the model and the place in the queue of a running attempt."""
 
+    scratch: Scratch
     file: AudioFile
     waveform: Waveform
     engine: Engine
@@ -90,6 +91,14 @@ class Attempt:
     _results: AsyncGenerator[WindowResult, None] | None = None
     _at: int = 0  #: the window that ``_results`` yields next
     _until: int = 0  #: one past its last
+
+    @property
+    def unread(self) -> float:
+        """Seconds of audio, at most ``MOST_QUEUED_SECONDS``, that its place in the queue does not
+        count yet, because the file is being read."""
+        if self._results is not None or self.shares:
+            return 0.0
+        return min(self.record.duration or WINDOW_SECONDS, MOST_QUEUED_SECONDS)
 
     @property
     def eta(self) -> float | None:
@@ -134,7 +143,7 @@ class Attempt:
         ticket.bind(engine)
         with self.timed("decode"):
             waveform = await parts.decoder.decode(file, scratch, record.asked.options)
-        self.opened = Open(file, waveform, engine, ticket)
+        self.opened = Open(scratch, file, waveform, engine, ticket)
         return self.opened
 
     async def close(self) -> None:

@@ -21,6 +21,7 @@ from whisper_api import __version__
 from whisper_api.config import Settings
 from whisper_api.database import Database
 from whisper_api.errors import WhisperApiError
+from whisper_api.tasks.claims import HasRoom
 from whisper_api.tasks.cluster import About, Cluster, row_of
 from whisper_api.tasks.durable import (
     QUEUE,
@@ -74,8 +75,9 @@ class Node:
         requests: RequestStore,
         means: Means,
     ) -> None:
-        """Set ``runner`` before ``start``."""
+        """Set ``runner`` and ``has_room`` before ``start``."""
         self.runner: Runner
+        self.has_room: HasRoom
         self.cluster = Cluster(database)
         self.shared = not database.is_sqlite
         self.draining = False
@@ -186,14 +188,16 @@ class Node:
                 await asyncio.to_thread(self._durable.close)
                 # At its launch DBOS puts back into the queue what ran under this name.
                 await self._launch(())
+                await asyncio.to_thread(self._durable.give_back, self.name)
 
-    async def hand_out(self, record: TaskRecord, parts: Sequence[Part]) -> None:
-        """Hand out parts of a task; those of other recordings come in between.
+    async def hand_out(self, record: TaskRecord, parts: Sequence[Part], before: int = 0) -> None:
+        """Hand out parts of a task, after ``before`` others; those of other recordings come in
+        between.
 
         Raises:
             DatabaseUnavailable: the database is away.
         """
-        base = 1 if record.lane == Lane.INTERACTIVE else AFTER_REQUESTS
+        base = before + (1 if record.lane == Lane.INTERACTIVE else AFTER_REQUESTS)
         queue = queue_of("parts", record.model or "")
 
         def work() -> None:
@@ -233,7 +237,7 @@ class Node:
 
     async def _launch(self, models: Sequence[str]) -> None:
         steps = LoopSteps(self.runner, asyncio.get_running_loop())
-        await asyncio.to_thread(self._durable.launch, self.name, steps, models)
+        await asyncio.to_thread(self._durable.launch, self.name, steps, self.has_room, models)
         self.launched = True
 
     async def _beat(self, *, first: bool = False) -> None:

@@ -61,6 +61,10 @@ class Planned:
         mine = (self.samples, self.lead, self.tail)
         return mine == (waveform.samples, waveform.lead, waveform.tail)
 
+    def length(self, part: Part) -> float:
+        """Seconds of audio in the windows of a part."""
+        return sum(window.duration for window in self.plan.windows[part.first : part.stop])
+
     def seconds(self, sample: int) -> float:
         """As ``Waveform.seconds``."""
         at = (sample - self.lead) / SAMPLE_RATE

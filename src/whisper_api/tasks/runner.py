@@ -103,6 +103,12 @@ class Runner:
         """Tasks and parts that run here."""
         return len(self.attempts) + len(self._spread.running)
 
+    def unread(self, *lanes: Lane) -> float:
+        """Seconds of audio of tasks and parts whose files are being read; from any thread."""
+        every = tuple(self.attempts.values())
+        mine = sum(attempt.unread for attempt in every if attempt.record.lane in lanes)
+        return mine + self._spread.unread(*lanes)
+
     async def plan(self, ident: str) -> int:
         """The plan step: its windows' number."""
         return await self._step("plan", ident, self._plan)
@@ -135,6 +141,7 @@ class Runner:
         """Let go of everything."""
         attempt = self.attempts.pop(ident, None)
         if attempt is not None:
+            await self._spread.settle(attempt, keep=self.leaving)
             await attempt.close()
             attempt.pulse.beat()
         return 0
@@ -239,7 +246,7 @@ class Runner:
         if attempt.shares is None:
             attempt.shares = await self._saved(ident, lambda: self._spread.store.all(ident))
             left = [part for part in attempt.shares.values() if part.first >= first]
-            await self._saved(ident, lambda: self._spread.hand_out(record, left))
+            self._spread.distribute(record, planned, left, attempt.opened)
         part = attempt.shares.get(first)
         if part is None or part.failed:
             return None

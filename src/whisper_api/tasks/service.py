@@ -24,9 +24,11 @@ from whisper_api.tasks.node import Means, Node
 from whisper_api.tasks.part_store import PartStore
 from whisper_api.tasks.record import Asked, Status, TaskRecord
 from whisper_api.tasks.request_store import RequestStore
+from whisper_api.tasks.room import Room
 from whisper_api.tasks.runner import Describe, Runner, Transcripts
 from whisper_api.tasks.spread import Spread
 from whisper_api.tasks.store import TaskStore
+from whisper_api.tasks.stretches import Stretches
 from whisper_api.types import AudioFile, Lane, Segment
 from whisper_api.uploads import UploadStore
 from whisper_api.webhooks import Webhooks
@@ -71,9 +73,11 @@ class Tasks:
             workers=self.node.takers,
             hand_out=self.node.hand_out,
             name=lambda: self.node.name,
+            stretches=Stretches(parts.audio.store),
         )
         self._runner = Runner(parts, self.store, metrics, transcripts, self._tell, spread)
         self.node.runner = self._runner
+        self.node.has_room = Room(parts, self._runner, lambda: len(self.cluster.latest.ready))
         self.transcript = transcripts.transcript
         self._stopping = False
         self._loops: list[asyncio.Task[None]] = []

@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 
 SPACE = 7_405_043
 """First half of the keys of all these locks."""
-_TCP = {"keepalives": 1, "keepalives_idle": 3, "keepalives_interval": 2, "keepalives_count": 2}
+TCP = {"keepalives": 1, "keepalives_idle": 3, "keepalives_interval": 2, "keepalives_count": 2}
+"""Notice a lost host within 10 s."""
 _SERVER_TCP = {
     "tcp_keepalives_idle": "3",
     "tcp_keepalives_interval": "2",
@@ -46,7 +47,7 @@ class SessionLock:
             poolclass=NullPool,
             hide_parameters=True,
             isolation_level="AUTOCOMMIT",
-            connect_args={**CONNECTING, **_TCP},
+            connect_args={**CONNECTING, **TCP},
         )
         self._connection: sa.Connection | None = None
         self._name = ""

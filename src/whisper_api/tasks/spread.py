@@ -2,26 +2,28 @@
 
 Whoever planned a task hands its parts out and waits for them one after the other; any process
 with an engine takes them, the one that waits included. What a part came to goes through the
-database, its audio never does: each process fetches it from the store.
+database, its audio never does: it lies in the store, cut out of the decoded whole (``stretches``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 from whisper_api.audio.scratch import Scratch
 from whisper_api.errors import CapacityError, Conflict, WhisperApiError
 from whisper_api.merge import WindowResult, coverage, window_segments
-from whisper_api.tasks.live import MOST_QUEUED_SECONDS, Attempt, Parts
+from whisper_api.tasks.live import MOST_QUEUED_SECONDS, Attempt, Open, Parts
 from whisper_api.tasks.part_store import PartStore
 from whisper_api.tasks.policy import persist
 from whisper_api.tasks.record import Batch, Part, Planned, TaskRecord
 from whisper_api.tasks.store import TaskStore
+from whisper_api.tasks.stretches import Stretches
 from whisper_api.types import Lane, Plan, Segment, Waveform
 
 log = logging.getLogger(__name__)
@@ -36,24 +38,31 @@ WAIT_S = 0.1
 AGAIN_S = 30.0
 """After which parts that do not come are handed out again; nothing happens to those that wait."""
 
-HandOut = Callable[[TaskRecord, list[Part]], Awaitable[None]]
-"""Put parts into the queue; twice does no harm."""
+SMALLEST = 5
+"""The last parts of a recording are not smaller than one of so many pieces of a large one."""
+
+HandOut = Callable[[TaskRecord, list[Part], int], Awaitable[None]]
+"""Put parts into the queue, behind so many others; twice does no harm."""
 
 
 def cut(plan: Plan, seconds: float, workers: int) -> list[tuple[int, int]]:
-    """First and stop of each part of about ``seconds`` of audio; none where it stays whole."""
+    """First and stop of each part; none where it stays whole.
+
+    Parts have at most about ``seconds`` of audio and shrink towards the end, so that all workers
+    are busy until the last moment.
+    """
     total = sum(window.duration for window in plan.windows)
     if seconds <= 0 or workers < 2 or total < 1.5 * seconds:
         return []
-    count = min(round(total / seconds), len(plan.windows))
+    sharers = min(workers, round(total / seconds))
     parts: list[tuple[int, int]] = []
-    first, done = 0, 0.0
+    first, have, left = 0, 0.0, total
     for index, window in enumerate(plan.windows):
-        done += window.duration
-        # The last one takes what is left, so that rounding loses no window.
-        if done >= total * (len(parts) + 1) / count - 0.001 or index == len(plan.windows) - 1:
+        have += window.duration
+        size = min(seconds, max(left / (2 * sharers), seconds / SMALLEST))
+        if have >= size - 0.001 or index == len(plan.windows) - 1:
             parts.append((first, index + 1))
-            first = index + 1
+            first, have, left = index + 1, 0.0, left - have
     return parts
 
 
@@ -77,8 +86,13 @@ class Spread:
     workers: Callable[[], Awaitable[int]]  #: processes that take work now
     hand_out: HandOut
     name: Callable[[], str]  #: this process
+    stretches: Stretches
     running: set[asyncio.Task[object]] = field(default_factory=set)
     _audio: dict[str, _Audio] = field(default_factory=dict)
+    _giving: dict[str, asyncio.Task[None]] = field(default_factory=dict)  #: by task
+    _tidying: set[asyncio.Task[None]] = field(default_factory=set)
+    _unread: dict[object, tuple[str | None, float]] = field(default_factory=dict)
+    """Lane and seconds of each part that runs here and has no place in the queue yet."""
 
     async def cut(self, plan: Plan) -> list[tuple[int, int]]:
         """As the module's ``cut``, by the settings and the processes that live.
@@ -89,6 +103,29 @@ class Spread:
         seconds = self.parts.settings.task_part_s
         # Only of long recordings it is worth a question.
         return cut(plan, seconds, await self.workers()) if cut(plan, seconds, 2) else []
+
+    def unread(self, *lanes: Lane) -> float:
+        """Seconds of audio of parts whose audio is being read; from any thread."""
+        found = tuple(self._unread.values())
+        return sum(seconds for lane, seconds in found if lane is None or lane in lanes)
+
+    def distribute(
+        self, record: TaskRecord, planned: Planned, parts: Sequence[Part], opened: Open | None
+    ) -> None:
+        """Begin to hand parts out, each as soon as its audio is stored; ``opened`` has it."""
+        if parts:
+            work = self._distribute(record, planned, parts, opened)
+            self._giving[record.id] = asyncio.create_task(work)
+
+    async def settle(self, attempt: Attempt, *, keep: bool) -> None:
+        """At the end of an attempt: hand out no more; unless ``keep``, audio that is left goes."""
+        giving = self._giving.pop(attempt.record.id, None)
+        if giving is not None:
+            giving.cancel()
+            await asyncio.gather(giving, return_exceptions=True)
+        left = [part for part in (attempt.shares or {}).values() if part.batch is None]
+        if attempt.planned is not None and left and not keep:
+            self._tidy(attempt.record, attempt.planned, left)
 
     async def wait(self, record: TaskRecord, first: int) -> Part | None:
         """A part once it is done or has failed; None where the task is no longer this attempt's.
@@ -110,13 +147,16 @@ class Spread:
         me = asyncio.current_task()
         assert me is not None
         self.running.add(me)
+        self._unread[me] = (None, MOST_QUEUED_SECONDS)
         try:
             record = await self._persist(ident, lambda: self.store.wanted(ident, run, first))
             planned = await self._persist(ident, lambda: self.tasks.plan(ident))
             part = (await self._persist(ident, lambda: self.store.all(ident))).get(first)
             if record is None or planned is None or part is None:
                 return
-            work = asyncio.ensure_future(self._work(record, planned, part, here))
+            self._unread[me] = (record.lane, planned.length(part))
+            read = partial(self._unread.pop, me, None)
+            work = asyncio.ensure_future(self._work(record, planned, part, here, read))
             try:
                 await self._watch(work, ident, run, first)
             finally:
@@ -124,19 +164,49 @@ class Spread:
                 await asyncio.gather(work, return_exceptions=True)
         finally:
             self.running.discard(me)
+            self._unread.pop(me, None)
 
     async def close(self) -> None:
         """Stop everything and let go of all audio."""
-        for task in tuple(self.running):
+        tasks = (*self.running, *self._giving.values(), *self._tidying)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self.running, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for ident in tuple(self._audio):
             await self._forget(ident)
 
     async def _again(self, record: TaskRecord, first: int) -> Part | None:
-        every = await self.store.all(record.id)
-        await self.hand_out(record, [part for part in every.values() if part.first >= first])
+        giving = self._giving.get(record.id)
+        if giving is None or giving.done():
+            every = await self.store.all(record.id)
+            await self.hand_out(record, [part for part in every.values() if part.first >= first], 0)
         return await self.wait(record, first)
+
+    async def _distribute(
+        self, record: TaskRecord, planned: Planned, parts: Sequence[Part], opened: Open | None
+    ) -> None:
+        for number, part in enumerate(parts):
+            if opened is not None:
+                try:
+                    await self.stretches.keep(
+                        record, planned, part, opened.waveform, opened.scratch
+                    )
+                except (WhisperApiError, OSError) as error:
+                    log.warning("task %s: parts are read from the file: %s", record.id, error)
+                    opened = None
+            await self._persist(record.id, partial(self.hand_out, record, [part], number))
+
+    def _tidy(self, record: TaskRecord, planned: Planned, parts: Sequence[Part]) -> None:
+        async def work() -> None:
+            try:
+                for part in parts:
+                    await self.stretches.drop(record, planned, part)
+            except WhisperApiError as error:
+                log.warning("task %s: audio of parts goes later: %s", record.id, error.message)
+
+        task = asyncio.create_task(work())
+        self._tidying.add(task)
+        task.add_done_callback(self._tidying.discard)
 
     async def _watch(self, work: asyncio.Future[None], ident: str, run: int, first: int) -> None:
         while not work.done():
@@ -149,46 +219,72 @@ class Spread:
         work.result()
 
     async def _work(
-        self, record: TaskRecord, planned: Planned, part: Part, here: Attempt | None
+        self,
+        record: TaskRecord,
+        planned: Planned,
+        part: Part,
+        here: Attempt | None,
+        read: Callable[[], object],
     ) -> None:
         ident = record.id
         try:
-            batch = await persist(lambda: self._batch(record, planned, part, here), ident)
+            batch = await persist(lambda: self._batch(record, planned, part, here, read), ident)
         except WhisperApiError as error:
             log.warning("task %s: a part failed here: %s", ident, error.message)
         except Exception:
             log.exception("task %s: a part failed here", ident)
         else:
             await self._persist(ident, lambda: self.store.save(ident, batch, self.name()))
+            self._tidy(record, planned, [part])
             return
         # Whoever merges decodes it too, and says what is wrong.
         await self._persist(ident, lambda: self.store.fail(ident, part.first))
 
     async def _batch(
-        self, record: TaskRecord, planned: Planned, part: Part, here: Attempt | None
+        self,
+        record: TaskRecord,
+        planned: Planned,
+        part: Part,
+        here: Attempt | None,
+        read: Callable[[], object],
     ) -> Batch:
+        """Decode a part; ``read`` is called when its audio is there."""
         scheduler, pool, plan = self.parts.scheduler, self.parts.pool, planned.plan
-        windows = plan.windows[part.first : part.stop]
-        seconds = sum(window.duration for window in windows)
         async with (
-            self._waveform(record, here) as waveform,
+            self._waveform(record, planned, part, here) as waveform,
             scheduler.admit(Lane(record.lane)) as ticket,
             pool.lease(record.model) as engine,
         ):
             if not planned.fits(waveform):
                 raise Conflict("This machine decodes the audio in another way.")
             ticket.bind(engine)
-            ticket.resize(min(seconds, MOST_QUEUED_SECONDS))
+            ticket.resize(min(planned.length(part), MOST_QUEUED_SECONDS))
+            read()
+            windows = plan.windows[part.first : part.stop]
             decoded = self.parts.pipeline.run(plan, waveform, windows, engine, ticket)
             results = [result async for result in decoded]
             return _batch_of(part, waveform, results)
 
     @asynccontextmanager
-    async def _waveform(self, record: TaskRecord, here: Attempt | None) -> AsyncIterator[Waveform]:
-        """The decoded recording, shared by all its parts in this process."""
+    async def _waveform(
+        self, record: TaskRecord, planned: Planned, part: Part, here: Attempt | None
+    ) -> AsyncIterator[Waveform]:
+        """The part's samples: of the attempt in this process, from the store, or of the file."""
         if here is not None and here.opened is not None:
             yield here.opened.waveform
             return
+        scratch = await asyncio.to_thread(Scratch.create, self.parts.settings.scratch_dir)
+        async with scratch:
+            stretch = await self.stretches.read(record, planned, part, scratch)
+            if stretch is not None:
+                yield stretch
+                return
+        async with self._whole(record) as waveform:
+            yield waveform
+
+    @asynccontextmanager
+    async def _whole(self, record: TaskRecord) -> AsyncIterator[Waveform]:
+        """The decoded recording, shared by all its parts in this process."""
         audio = self._audio.get(record.id)
         if audio is None:
             stack = AsyncExitStack()
