@@ -10,17 +10,19 @@ from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
+import sqlalchemy as sa
 from tests.conftest import MakeWav
 
 from whisper_api.audio.scratch import Scratch
 from whisper_api.config import Settings
-from whisper_api.errors import Overloaded
+from whisper_api.errors import NotFound, Overloaded
 from whisper_api.pipeline import Update
 from whisper_api.runtime import Runtime, open_runtime
+from whisper_api.tables import tasks
 from whisper_api.tasks.record import Asked, Status
 from whisper_api.tasks.remote import RemoteStream, Watch
 from whisper_api.tasks.request_store import Standing
-from whisper_api.types import AudioFile, Options, VadOptions
+from whisper_api.types import AudioFile, Caller, Options, VadOptions
 from whisper_api.usage import meter_var
 
 OPTIONS = Options(language="en", vad=VadOptions(enabled=False), chunk_length_s=10)
@@ -89,8 +91,8 @@ async def remote(folder: Path, **more: Any) -> AsyncIterator[tuple[RemoteStream,
     async with open_runtime(settings) as runtime:
         await runtime.open_records()
         await runtime.tasks.start(lambda error: {"message": error.message}, lambda record: {})
-        tasks = runtime.tasks
-        yield RemoteStream(runtime.scheduler, tasks, tasks.requests, runtime.audio), runtime
+        own = runtime.tasks
+        yield RemoteStream(runtime.scheduler, own, own.requests, runtime.audio), runtime
 
 
 async def file_of(runtime: Runtime, scratch: Scratch, path: Path) -> AudioFile:
@@ -126,6 +128,22 @@ def fields_of(file: AudioFile) -> dict[str, Any]:
     return {name: getattr(file, name) for name in AudioFile.__slots__}
 
 
+async def test_the_task_of_a_request_is_for_nobodys_eyes(tmp_path: Path, make_wav: MakeWav) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(make_wav({0.5: 1}, 2))
+    async with (
+        remote(tmp_path / "data") as (stream, runtime),
+        Scratch.create(runtime.settings.scratch_dir) as scratch,
+    ):
+        file = await file_of(runtime, scratch, path)
+        async with aclosing(stream.stream(file, OPTIONS, scratch)) as updates:
+            await anext(updates)
+            query = sa.select(tasks.c.id)
+            found = await runtime.database.run(lambda c: c.execute(query).scalar_one())
+            with pytest.raises(NotFound):
+                await runtime.tasks.store.get(found, Caller(admin=True))
+
+
 async def test_a_caller_who_leaves_while_the_task_is_handed_over_takes_it_along(
     tmp_path: Path, make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,12 +170,12 @@ async def test_a_caller_who_leaves_while_the_task_is_handed_over_takes_it_along(
             go.set()
             with pytest.raises(asyncio.CancelledError):
                 await caller
-        for _ in range(500):
-            if not list(runtime.audio.store.listing()):
+        for _ in range(3000):  # it is taken back behind the caller's back
+            if not (left := await store.unfinished()):
                 break
             await asyncio.sleep(0.01)
+        assert left == []
         assert list(runtime.audio.store.listing()) == []
-        assert await store.unfinished() == []
 
 
 async def test_tasks_that_wait_do_not_shut_the_door_for_requests(

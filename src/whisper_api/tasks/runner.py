@@ -335,18 +335,24 @@ class Runner:
         told = self.describe(error)
         if record.lane == Lane.INTERACTIVE:
             told |= {"kind": type(error).__name__}  # for the process that answers
-        if isinstance(error, ServerError):
-            log.error("task %s failed: %s", record.id, error.message, exc_info=error.__cause__)
         try:
             written = await self._saved(
                 record.id,
                 lambda: self._store.finish(record, Status.FAILED, self._also, error=told),
             )
         except WhisperApiError as trouble:
-            log.error("the end of task %s could not be written: %s", record.id, trouble.message)
+            log.error(
+                "task %s failed (%s), which could not be written: %s",
+                record.id,
+                error.message,
+                trouble.message,
+            )
             return
-        if written:
-            self._metrics.tasks.labels(status=Status.FAILED).inc()
+        if not written:
+            return  # it went meanwhile, as requests do whose callers leave
+        if isinstance(error, ServerError):
+            log.error("task %s failed: %s", record.id, error.message, exc_info=error.__cause__)
+        self._metrics.tasks.labels(status=Status.FAILED).inc()
 
     async def _saved(self, ident: str, work: Callable[[], Awaitable[T]]) -> T:
         """A statement to the database, which is waited for as long as it takes."""

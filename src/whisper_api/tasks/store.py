@@ -90,10 +90,10 @@ class TaskStore:
         """A task of the caller's.
 
         Raises:
-            NotFound: there is none, or it is another's.
+            NotFound: there is none, it is another's, or a request waits for it.
         """
         record = await self.find(ident)
-        if record is None or not caller.may_see(record.owner):
+        if record is None or record.waiter or not caller.may_see(record.owner):
             raise NotFound(f"There is no task {ident[:60]!r}.")
         return record
 
