@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from typing import Any, Literal
 
 import pytest
 from tests.e2e.browsing import HUB_MODEL, SAID, Page, Visit, history, transcribe
 from tests.e2e.conftest import Server, StartServer
 from tests.hub import Hub
 
+from whisper_api.api.workers import WorkerBody, WorkerList
+
 pytestmark = pytest.mark.slow
+State = Literal["ready", "draining", "away"]
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +134,48 @@ def test_developers_see_the_request_the_answer_and_the_times(visit: Visit, studi
     assert "Work" in page.tab.inner_text(".debug table")
     answer = json.loads(page.tab.inner_text(".debug pre >> nth=1"))
     assert answer["id"] == record
+
+
+def test_the_machines_that_share_the_work_are_shown(visit: Visit, studio: Server) -> None:
+    page = visit(studio)
+    machines = WorkerList(data=[machine("api"), machine("worker"), machine("worker", "draining")])
+    machines.data += [machine("worker", "away")]
+
+    def answer(route: Any) -> None:
+        route.fulfill(json=machines.model_dump())
+
+    page.tab.route("**/v1/workers", answer)
+    page.open("/#/models")
+    page.tab.wait_for_selector("#workers li >> nth=3")
+    shown = page.tab.locator("#workers li").all_inner_texts()
+    assert "Server without an engine" in shown[0]
+    assert "memory" not in shown[0]
+    for words in ("box · 7", "Ready", "small in memory", "2 recordings or parts", "12.5×"):
+        assert words in shown[1]
+    assert "Takes no more work" in shown[2]
+    assert "last heard of 42 s ago" in shown[3]
+    # They change while one looks on, and there is nothing to see where nobody shares anything.
+    machines.data[1].running = 0
+    page.tab.wait_for_selector("#workers >> text=nothing to do")
+    page.tab.select_option("#tongue", "ru")
+    page.tab.wait_for_selector("#workers >> text=в памяти: small")
+    del machines.data[1:]
+    page.tab.wait_for_selector("#workers", state="detached")
+
+
+def machine(role: Literal["api", "worker"], state: State = "ready") -> WorkerBody:
+    """A process as the server tells of it."""
+    return WorkerBody(
+        id=f"{role}-{state}",
+        role=role,
+        state=state,
+        host="box",
+        pid=7,
+        version="1",
+        started_at=0,
+        seen_seconds_ago=42.2 if state == "away" else 0.5,
+        models=["small"],
+        stored_models=[],
+        running=2,
+        speed=12.5,
+    )

@@ -16,7 +16,7 @@ KEY = re.compile(r'^  (?:"([\w.]+)"|(\w+)):', re.MULTILINE)
 USES = (r'\bt\("([\w.]+)"', r'data-t(?:-\w+)?="([\w.]+)"')
 BUILT = (
     r"^(?:banner|debug\.stage|error|export|help|history|models|options|queue|record|status|theme"
-    r"|unit|edit|save|studio|span)\."
+    r"|unit|edit|save|studio|span|workers)\."
 )
 """Families of which some keys are put together while the page runs."""
 

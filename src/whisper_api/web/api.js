@@ -89,6 +89,8 @@ export function problem(error) {
 export const capabilities = () => getJson("/v1/capabilities");
 const model = (id) => `/v1/models/${id.split("/").map(encodeURIComponent).join("/")}`;
 
+export const queue = () => getJson("/v1/queue");
+export const workers = () => getJson("/v1/workers");
 export const models = () => getJson("/v1/models/catalog");
 export const pulls = () => getJson("/v1/models/pulls");
 export const pullModel = (name) => sendJson("POST", "/v1/models/pull", { model: name });

@@ -5,6 +5,7 @@ import { h, show, write } from "./dom.js";
 import { choose, chosen } from "./options.js";
 import { bytes, t } from "./text.js";
 import { empty, iconButton, labelled, sure, toast } from "./ui.js";
+import { showWorkers } from "./workers.js";
 
 const KINDS = ["distil", "turbo", "tiny", "base", "small", "medium", "large"];
 
@@ -31,6 +32,7 @@ export function enter(view) {
 class Room {
   #timer = 0;
   #gone = false;
+  #leaveWorkers = null;
 
   constructor(view) {
     this.view = view;
@@ -39,11 +41,13 @@ class Room {
     this.others = h("ul", { class: "rows card", id: "models-more" });
     this.note = h("p", { class: "quiet small" });
     this.form = this.#form();
+    this.machines = h("section", { class: "block", hidden: true });
     this.body = h(
       "div",
       {},
       h("h2", {}, t("models.here")),
       this.here,
+      this.machines,
       h("section", { class: "block" }, h("h2", {}, t("models.more")), this.note, this.others, this.form),
     );
     const head = h("div", { class: "hero" }, h("h1", {}, t("models.title")), h("p", { class: "quiet" }, t("models.lead")));
@@ -52,6 +56,7 @@ class Room {
 
   leave() {
     this.#gone = true;
+    this.#leaveWorkers?.();
     clearTimeout(this.#timer);
   }
 
@@ -61,6 +66,7 @@ class Room {
       const answer = await api.models();
       const pulls = answer.can_manage ? (await api.pulls()).data : [];
       if (this.#gone) return;
+      this.#leaveWorkers ??= showWorkers(this.machines, answer.can_manage);
       const data = withPulls(answer.data, pulls);
       this.#paint({ ...answer, data });
       this.#tell(data);
