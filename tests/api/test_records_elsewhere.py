@@ -62,7 +62,9 @@ async def hands_tasks_back_at_once(client: httpx.AsyncClient, wav: bytes) -> Non
     await asyncio.sleep(1)  # several looks into its queues, if it still looked
     flow = flow_id(ident, 0)
     found = await asyncio.to_thread(runtime.tasks.node.durable.flows, [flow])
-    assert found[flow].status in WAITING
+    # It waits; or the other server of this test has it, if it was quick enough.
+    mine = found[flow].executor == runtime.tasks.node.name
+    assert found[flow].status in WAITING or not mine
 
 
 async def test_when_the_database_goes_away_the_rest_works_on(
