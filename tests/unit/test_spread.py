@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -30,7 +33,7 @@ from whisper_api.tasks.cluster import About, Cluster, Snapshot, Worker, row_of
 from whisper_api.tasks.roles import check_role
 from whisper_api.tasks.room import Room
 from whisper_api.tasks.session_lock import key_of
-from whisper_api.tasks.spread import cut
+from whisper_api.tasks.spread import Spread, cut
 from whisper_api.types import SAMPLE_RATE, Lane, Options, Plan, Window
 
 
@@ -201,3 +204,30 @@ def test_a_role_says_which_setting_it_lacks(
 
 def test_a_server_of_its_own_needs_nothing() -> None:
     check_role(Settings(), "all")
+
+
+async def test_who_comes_while_lingering_ends_gets_audio_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("whisper_api.tasks.spread.LINGER_S", 0)
+    closed: list[int] = []
+    fetched = 0
+
+    async def fetch(self: Spread, record: object, stack: AsyncExitStack) -> int:
+        nonlocal fetched
+        fetched += 1
+        stack.callback(closed.append, fetched)
+        return fetched
+
+    monkeypatch.setattr(Spread, "_fetch", fetch)
+    spread = Spread(*(Mock() for _ in range(7)))
+    record = Mock(id="task_1")
+    async with spread._whole(record):
+        pass
+    for _ in range(2):  # the time is over, and nothing is closed yet
+        await asyncio.sleep(0)
+    async with spread._whole(record) as number:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert int(str(number)) not in closed
+    await spread.close()

@@ -172,8 +172,8 @@ class Spread:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for ident in tuple(self._audio):
-            await self._forget(ident)
+        while self._audio:
+            await _let_go(self._audio.popitem()[1])
 
     async def _again(self, record: TaskRecord, first: int) -> Part | None:
         giving = self._giving.get(record.id)
@@ -309,7 +309,8 @@ class Spread:
 
         def over() -> None:
             if audio.users == 0 and self._audio.get(ident) is audio:
-                task = loop.create_task(self._forget(ident))
+                del self._audio[ident]  # at once: who comes now must not get what is being closed
+                task = loop.create_task(_let_go(audio))
                 self.running.add(task)
                 task.add_done_callback(self.running.discard)
 
@@ -324,18 +325,17 @@ class Spread:
         file = await parts.audio.file(record.audio, scratch, record.name)
         return await parts.decoder.decode(file, scratch, record.asked.options)
 
-    async def _forget(self, ident: str) -> None:
-        audio = self._audio.pop(ident, None)
-        if audio is not None:
-            if audio.timer is not None:
-                audio.timer.cancel()
-            audio.ready.cancel()
-            await asyncio.gather(audio.ready, return_exceptions=True)
-            await audio.stack.aclose()
-
     @staticmethod
     async def _persist(ident: str, work: Callable[[], Awaitable[T]]) -> T:
         return await persist(work, ident, tries={})
+
+
+async def _let_go(audio: _Audio) -> None:
+    if audio.timer is not None:
+        audio.timer.cancel()
+    audio.ready.cancel()
+    await asyncio.gather(audio.ready, return_exceptions=True)
+    await audio.stack.aclose()
 
 
 def _batch_of(part: Part, waveform: Waveform, results: list[WindowResult]) -> Batch:
