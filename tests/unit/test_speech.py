@@ -1,4 +1,4 @@
-"""Speech to windows: block by block as in one go, exact tiling, cuts at quiet places."""
+"""Where speech is: block by block as in one go, and planned without the detector."""
 
 from __future__ import annotations
 
@@ -12,21 +12,13 @@ import av
 import numpy as np
 import onnxruntime
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.media import tone, waveform
 
 from whisper_api.audio import speech
-from whisper_api.audio.speech import (
-    FRAME,
-    Activity,
-    Cancelled,
-    Span,
-    SpeechDetector,
-    cut_windows,
-    find_spans,
-    plan_windows,
-)
+from whisper_api.audio.cuts import FRAME, Values
+from whisper_api.audio.speech import Cancelled, SpeechDetector, find_spans, plan_windows
 from whisper_api.types import SAMPLE_RATE, Audio, Options, VadOptions, Waveform, Window
 
 SECOND = SAMPLE_RATE
@@ -177,7 +169,7 @@ def test_real_speech_is_covered(tmp_path: Path) -> None:
 # --- probabilities to spans -----------------------------------------------------------------
 
 
-def curve(*parts: tuple[float, int]) -> speech.Values:
+def curve(*parts: tuple[float, int]) -> Values:
     return np.concatenate([np.full(frames, value, np.float32) for value, frames in parts])
 
 
@@ -225,84 +217,6 @@ def test_spans_are_ordered_and_inside(
     edges = [edge for span in spans for edge in span]
     assert edges == sorted(edges)
     assert all(0 <= start < stop <= samples for start, stop in spans)
-
-
-# --- spans to windows -----------------------------------------------------------------------
-
-
-@st.composite
-def some_spans(draw: st.DrawFn) -> list[Span]:
-    spans, at = [], 0
-    for gap, length in draw(
-        st.lists(st.tuples(st.integers(0, 40 * SECOND), st.integers(1, 100 * SECOND)), max_size=12)
-    ):
-        spans.append((at + gap, at + gap + length))
-        at += gap + length
-    return spans
-
-
-def activity_for(spans: list[Span], seed: int) -> Activity:
-    rng = np.random.default_rng(seed)
-    frames = -(-(spans[-1][1] if spans else 0) // FRAME)
-    return Activity(rng.random(frames).astype(np.float32), rng.random(frames).astype(np.float32))
-
-
-def covered(windows: list[Window]) -> list[Span]:
-    """All spans of all windows, those that touch joined."""
-    joined: list[Span] = []
-    for window in windows:
-        for start, stop in window.spans:
-            if joined and joined[-1][1] == start:
-                joined[-1] = (joined[-1][0], stop)
-            else:
-                joined.append((start, stop))
-    return joined
-
-
-@settings(max_examples=200, deadline=None)
-@given(some_spans(), st.floats(1, 30), st.integers(0, 5))
-def test_windows_tile_the_speech_exactly(spans: list[Span], seconds: float, seed: int) -> None:
-    longest = int(seconds * SECOND)
-    windows = cut_windows(spans, activity_for(spans, seed), longest)
-    joined = covered([Window(0, *span, spans=(span,)) for span in spans])
-    assert covered(windows) == joined
-    assert [window.index for window in windows] == list(range(len(windows)))
-    for window in windows:
-        assert 0 < window.stop - window.start <= longest
-        assert window.start == window.spans[0][0]
-        assert window.stop == window.spans[-1][1]
-        assert window.voiced == pytest.approx(sum(b - a for a, b in window.spans) / SECOND)
-    for one, other in itertools.pairwise(windows):
-        assert one.stop <= other.start
-
-
-def test_neighbours_are_joined_as_long_as_they_fit() -> None:
-    spans = [(k * 6 * SECOND, (k * 6 + 4) * SECOND) for k in range(10)]
-    windows = cut_windows(spans, Activity.silent(60 * SECOND), 30 * SECOND)
-    assert [(w.start // SECOND, w.stop // SECOND) for w in windows] == [(0, 28), (30, 58)]
-
-
-def test_a_full_window_ends_at_the_longest_silence_near_its_end() -> None:
-    spans = [(0, 25 * SECOND), (28 * SECOND, 29 * SECOND), (int(29.5 * SECOND), 50 * SECOND)]
-    windows = cut_windows(spans, Activity.silent(50 * SECOND), 30 * SECOND)
-    assert [w.stop for w in windows] == [25 * SECOND, 50 * SECOND]
-    assert windows[1].start == 28 * SECOND
-
-
-def test_long_speech_is_cut_where_it_is_least_likely_then_quietest() -> None:
-    frames = 40 * SECOND // FRAME
-    probability = np.full(frames, 0.9, np.float32)
-    energy = np.ones(frames, np.float32)
-    low, high = 24 * SECOND // FRAME, 27 * SECOND // FRAME
-    energy[low] = 0.1
-    (first, _) = cut_windows([(0, 40 * SECOND)], Activity(probability, energy), 30 * SECOND)
-    assert first.stop == low * FRAME + FRAME // 2
-    probability[high] = 0.4
-    (first, _) = cut_windows([(0, 40 * SECOND)], Activity(probability, energy), 30 * SECOND)
-    assert first.stop == high * FRAME + FRAME // 2
-    probability[10 * SECOND // FRAME] = 0  # too early to matter
-    (again, _) = cut_windows([(0, 40 * SECOND)], Activity(probability, energy), 30 * SECOND)
-    assert again == first
 
 
 # --- VAD off --------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Where speech is, and how it is cut into windows.
+"""Where speech is.
 
 Silero VAD (github.com/snakers4/silero-vad, MIT; the ONNX file that faster-whisper ships) runs
 over the waveform block by block with its state carried, so any length takes the same memory.
@@ -7,46 +7,25 @@ over the waveform block by block with its state carried, so any length takes the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from whisper_api.audio.cuts import FRAME, Activity, Span, Values, cut_windows, energy_of
 from whisper_api.errors import ModelBroken
 from whisper_api.types import SAMPLE_RATE, Audio, Options, VadOptions, Waveform, Window
 
-FRAME = 512
-"""Samples that get one speech probability (32 ms)."""
 _CONTEXT = 64
 _BLOCK = 512 * FRAME  # samples read at a time: 16 s
 _HYSTERESIS = 0.15
-_NEARLY_FULL = 5 / 6
 _HEAD = 64 * FRAME  # 2 s
 _PAUSE = np.zeros((6, FRAME), np.float32)
-Span = tuple[int, int]
-"""First sample, and one past the last."""
-Values = NDArray[np.float32]
 
 
 class Cancelled(Exception):
     """The caller no longer wants the result."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Activity:
-    """What was heard in each frame of ``FRAME`` samples."""
-
-    speech: Values  #: probability of speech; zeros where the detector was not asked
-    energy: Values  #: mean square of the samples
-
-    @classmethod
-    def silent(cls, samples: int) -> Activity:
-        """Nothing heard in so many samples."""
-        frames = -(-samples // FRAME)
-        return cls(np.zeros(frames, np.float32), np.zeros(frames, np.float32))
 
 
 class SpeechDetector:
@@ -135,7 +114,7 @@ class SpeechDetector:
             out, h, c = self._session.run(None, {"input": inputs, "h": h, "c": c})
             here = slice(at, at + len(frames))
             activity.speech[here] = np.asarray(out).reshape(-1)
-            activity.energy[here] = _energy(frames)
+            activity.energy[here] = energy_of(frames)
             at += len(frames)
 
 
@@ -159,7 +138,7 @@ def plan_windows(
     else:
         activity = _loudness(waveform, cancelled)
         spans = [(0, waveform.samples)]
-    return cut_windows(spans, activity, longest)
+    return cut_windows(spans, activity, longest, _unvoiced(options.vad.threshold))
 
 
 def find_spans(speech: Values, samples: int, vad: VadOptions) -> list[Span]:
@@ -177,43 +156,6 @@ def find_spans(speech: Values, samples: int, vad: VadOptions) -> list[Span]:
     return _padded(spans, vad.speech_pad_ms * per_ms, samples)
 
 
-def cut_windows(spans: Sequence[Span], activity: Activity, longest: int) -> list[Window]:
-    """Windows of at most ``longest`` samples that tile the speech exactly.
-
-    A window starts where its first span does and ends with its last. Neighbours are joined as
-    long as they fit; a nearly full window ends at the longest silence near its end. Speech
-    longer than a window is cut where it is least likely to be speech, then where it is
-    quietest.
-    """
-    pieces = [piece for span in spans for piece in _split(span, activity, longest)]
-    return [
-        Window(
-            index=index,
-            start=group[0][0],
-            stop=group[-1][1],
-            voiced=sum(stop - start for start, stop in group) / SAMPLE_RATE,
-            spans=_joined(group),
-        )
-        for index, group in enumerate(_grouped(pieces, longest))
-    ]
-
-
-def _grouped(pieces: Sequence[Span], longest: int) -> Iterator[Sequence[Span]]:
-    """Runs of neighbours that fit into a window each."""
-    first = 0
-    while first < len(pieces):
-        start = pieces[first][0]
-        stop = first + 1
-        while stop < len(pieces) and pieces[stop][1] - start <= longest:
-            stop += 1
-        if stop < len(pieces):
-            full = start + longest * _NEARLY_FULL
-            ends = [end for end in range(first + 1, stop + 1) if pieces[end - 1][1] >= full]
-            stop = max(ends or [stop], key=lambda end: (pieces[end][0] - pieces[end - 1][1], end))
-        yield pieces[first:stop]
-        first = stop
-
-
 def read_blocks(waveform: Waveform, block: int = _BLOCK) -> Iterator[Audio]:
     """The waveform's samples, ``block`` at a time."""
     for start in range(0, waveform.samples, block):
@@ -225,10 +167,6 @@ def _frames(block: Audio) -> Audio:
     return np.pad(block, (0, -block.size % FRAME)).reshape(-1, FRAME)
 
 
-def _energy(frames: Audio) -> Values:
-    return np.asarray(np.mean(np.square(frames), axis=1), np.float32)
-
-
 def _loudness(waveform: Waveform, cancelled: Callable[[], bool]) -> Activity:
     """Energy alone, for a caller who does not trust the detector."""
     activity = Activity.silent(waveform.samples)
@@ -237,7 +175,7 @@ def _loudness(waveform: Waveform, cancelled: Callable[[], bool]) -> Activity:
         if cancelled():
             raise Cancelled
         frames = _frames(block)
-        activity.energy[at : at + len(frames)] = _energy(frames)
+        activity.energy[at : at + len(frames)] = energy_of(frames)
         at += len(frames)
     return activity
 
@@ -251,9 +189,14 @@ def _model_path() -> Path:
     return files[-1]
 
 
+def _unvoiced(threshold: float) -> float:
+    """The probability under which speech, once begun, pauses."""
+    return max(threshold - _HYSTERESIS, 0.01)
+
+
 def _runs(speech: Values, threshold: float, silence: int) -> Iterator[Span]:
     """Frame pairs: from a frame at ``threshold`` to ``silence`` frames under the lower one."""
-    low = max(threshold - _HYSTERESIS, 0.01)
+    low = _unvoiced(threshold)
     start, quiet = -1, 0
     for frame, value in enumerate(speech.tolist()):
         if value >= threshold and start < 0:
@@ -277,36 +220,3 @@ def _padded(spans: Sequence[Span], pad: int, samples: int) -> list[Span]:
         after = pad if index + 1 == len(spans) else min(pad, (right - stop) // 2)
         padded.append((max(0, start - before), min(samples, stop + after)))
     return padded
-
-
-def _split(span: Span, activity: Activity, longest: int) -> Iterator[Span]:
-    """``span`` in parts of at most ``longest`` samples, each cut in its last third."""
-    start, stop = span
-    while stop - start > longest:
-        cut = _quietest(activity, start + longest * 2 // 3, start + longest)
-        yield start, cut
-        start = cut
-    yield start, stop
-
-
-def _quietest(activity: Activity, low: int, high: int) -> int:
-    """The sample in ``low..high`` (``low`` excluded) in the middle of the best frame to cut at."""
-    first, last = -(-low // FRAME), high // FRAME
-    if first >= min(last, activity.speech.size):
-        return high
-    speech = np.round(activity.speech[first:last], 1)
-    # Of equals the later one: windows are to be long.
-    later = -np.arange(speech.size)
-    best = first + int(np.lexsort((later, activity.energy[first:last], speech))[0])
-    return min(best * FRAME + FRAME // 2, high)
-
-
-def _joined(spans: Sequence[Span]) -> tuple[Span, ...]:
-    """Spans with those that touch made one."""
-    joined: list[Span] = []
-    for start, stop in spans:
-        if joined and start <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], stop)
-        else:
-            joined.append((start, stop))
-    return tuple(joined)
