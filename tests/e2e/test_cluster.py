@@ -17,8 +17,9 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
-from tests.conftest import empty_bucket, restart_postgres
+from tests.conftest import empty_bucket, postgres_away
 from tests.e2e.cluster import Machines, cluster
+from tests.e2e.line import Line
 from tests.e2e.task_server import FULL, spoken, tape
 
 import whisper_api
@@ -26,9 +27,21 @@ import whisper_api
 pytestmark = pytest.mark.slow
 
 
+AWAY_S = 5.0
+"""How long the database is away: longer than a process may be silent that has lost its lock."""
+
+
+@pytest.fixture(scope="module")
+def line(s3_server: str) -> Iterator[Line]:
+    """The way to the store."""
+    line = Line(int(s3_server.rpartition(":")[2]))
+    yield line
+    line.close()
+
+
 @pytest.fixture(scope="module")
 def machines(
-    tmp_path_factory: pytest.TempPathFactory, postgres_server: str, s3_server: str
+    tmp_path_factory: pytest.TempPathFactory, postgres_server: str, line: Line
 ) -> Iterator[Machines]:
     """The machines of all tests here."""
     name = f"cluster_{secrets.token_hex(4)}"
@@ -37,7 +50,7 @@ def machines(
         # Otherwise a server that is stopped at once forgets what it has said to be safe.
         connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = on".encode())
     with pytest.MonkeyPatch.context() as patch:
-        bucket = empty_bucket(s3_server, patch)
+        bucket = empty_bucket(f"http://127.0.0.1:{line.port}", patch)
         running = cluster(
             tmp_path_factory.mktemp("cluster"),
             3,
@@ -141,6 +154,30 @@ def test_a_worker_that_is_drained_or_stopped_hands_its_work_to_another(
     machines.until_ready(3)
 
 
+def refused(answer: httpx.Response, code: str) -> None:
+    """It is a 503 that says what is away and when to come again."""
+    assert answer.status_code == 503, answer.text
+    assert answer.json()["error"]["code"] == code
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_a_store_that_is_away_is_a_clear_503_and_tasks_go_on_afterwards(
+    machines: Machines, line: Line
+) -> None:
+    api, windows = machines.api, 90
+    form = {"file": ("a.wav", tape(1, 3.3))}
+    ident = api.submit(tape(windows, 3.9), response_format="text")
+    api.until(lambda: machines.rows("SELECT * FROM task_parts") != [])
+    line.cut()
+    for path in ("/v1/audio/transcriptions", "/v1/audio/transcriptions/async"):
+        refused(api.post(path, files=form), "storage_unavailable")
+    line.mend()
+    assert api.post("/v1/audio/transcriptions", files=form).status_code == 200
+    task = api.finished(ident)
+    assert (task["status"], task["attempts"]) == ("completed", 1)
+    assert task["result"].split() == spoken(windows)
+
+
 def test_old_and_new_versions_work_together_and_new_ones_inherit(
     machines: Machines, tmp_path: Path
 ) -> None:
@@ -194,6 +231,7 @@ def test_files_survive_killed_workers_and_a_restarted_database(
             assert int(answer.headers["retry-after"]) >= 1
             time.sleep(0.3)
 
+    form = {"file": ("a.wav", tape(1))}
     started = time.monotonic()
     with ThreadPoolExecutor(4) as threads:
         futures = [threads.submit(submit, size) for size in sizes]
@@ -202,7 +240,11 @@ def test_files_survive_killed_workers_and_a_restarted_database(
             victim = chance.choice(machines.workers)
             victim.kill()
             if number == kills // 2:
-                restart_postgres(postgres_server)
+                with postgres_away(postgres_server):
+                    for path in ("/v1/audio/transcriptions", "/v1/audio/transcriptions/async"):
+                        refused(api.post(path, files=form), "database_unavailable")
+                    refused(api.get("/v1/tasks"), "database_unavailable")
+                    time.sleep(AWAY_S)
             victim.start()
         idents = [future.result() for future in futures]
 

@@ -126,4 +126,10 @@ def test_pieces_are_taken_in_their_order_while_there_is_room(
         soon(lambda: "a" in steps.begun)
         assert steps.begun == ["e", "d", "c", "b", "x.7", "a"]
         steps.let_go("e", "c", "x.7", "a")
-    assert room.asked == {"tasks", "parts"}
+        # What needs another model waits for somebody who has it.
+        durable.enqueue("f", 0, queue_of("tasks", "other"))
+        time.sleep(0.3)
+        assert "f" not in steps.begun
+        durable.listen("other")
+        soon(lambda: "f" in steps.begun)
+        steps.let_go("f")

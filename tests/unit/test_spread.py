@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +31,7 @@ from whisper_api.errors import (
 )
 from whisper_api.tables import executors
 from whisper_api.tasks.cluster import About, Cluster, Snapshot, Worker, row_of
+from whisper_api.tasks.node import Means, Node
 from whisper_api.tasks.roles import check_role
 from whisper_api.tasks.room import Room
 from whisper_api.tasks.session_lock import key_of
@@ -134,6 +136,34 @@ def test_the_backlog_is_queued_audio_by_the_speed_of_those_that_take_work() -> N
     assert snapshot.loaded == {"small"}
     # From none at all one is to be started, so the signal must not be zero or infinite.
     assert Snapshot((), queued).backlog == 72
+
+
+async def test_work_goes_where_its_model_is_loaded_or_to_whoever_can_load_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two machines, ``small`` and ``large`` loaded in one each, each takes its own."""
+    settings = Settings(data_dir=tmp_path)
+    database, taken = Database(settings), set[str]()
+    about = {"small": ("small",), "large": ("large",)}
+    others = {name: worker_with(models) for name, models in about.items()}
+    on_disk = ("small", "large", "tiny")
+    for mine, wanted in (("small", {"small", "tiny"}), ("large", {"large", "tiny"})):
+        means = Means("worker", list, partial(about.__getitem__, mine), list, float)
+        node = Node(settings, database, None, None, means)  # type: ignore[arg-type]
+        node._stored = on_disk
+        node.cluster.latest = Snapshot(
+            tuple(others.values()), waiting_models=frozenset({*on_disk, "nowhere"})
+        )
+        taken.clear()
+        monkeypatch.setattr(node.durable, "listen", taken.add)
+        await node._listen()
+        assert taken == wanted
+    database.close()
+
+
+def worker_with(models: tuple[str, ...]) -> Worker:
+    """A process that has loaded these."""
+    return Worker(models[0], "worker", About("host", 1, "1", 0.0, models=models), "2", 0.0, False)
 
 
 async def test_only_processes_that_show_themselves_are_drained(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ class Claims:
             try:
                 with self._engine.connect() as connection:
                     connection.exec_driver_sql(f"LISTEN {CHANNEL}")
-                    self._ring()  # for what was said before
+                    self._ring()  # for what was said while nobody listened
                     self._hear(connection.connection.driver_connection)
             except Exception as error:  # the driver's own come as they are
                 log.debug("new work is not heard of: %s", type(error).__name__)
@@ -121,6 +121,7 @@ class _Queue:
 
         self.name = name
         self.bell = threading.Event()
+        self.bell.set()  # for what is there already
         self._claims = claims
         self._kind = kind
         self._most = most
