@@ -25,10 +25,6 @@ HERE = Path(__file__).parent
 Event = Generator[Any, Any, None]
 
 
-TASK_POLL = 5
-"""Tasks and parts are looked for once in so many ``queue_poll_s``."""
-
-
 @dataclass(frozen=True)
 class Cluster:
     """One set-up. Times in seconds, sizes in bytes."""
@@ -48,7 +44,7 @@ class Cluster:
     db_cpu_step: float
     storage_bytes_per_s: float
     audio_bytes_per_s: float
-    whole_file: bool  #: whether each part fetches the whole file
+    stretch_bytes_per_s: float  #: decoded audio of a part; 0: each fetches the whole file
     api_nodes: int
     api_cpu_task: float
 
@@ -141,6 +137,8 @@ class Model:
         yield from self._store(seconds)
         yield from self._ask(cluster.db_cpu_task)
         count = max(1, math.ceil(seconds / cluster.part_s)) if cluster.part_s else 1
+        if count > 1 and cluster.stretch_bytes_per_s:
+            yield from self._store(seconds)  # whoever plans decodes the whole
         parts = [
             self.env.process(self._part(seconds, seconds / count, came, first=number == 0))
             for number in range(count)
@@ -152,15 +150,20 @@ class Model:
 
     def _part(self, whole: float, seconds: float, came: float, *, first: bool) -> Event:
         cluster = self.cluster
-        # Workers see a part when they look the next time; they hold several tasks, so that the
-        # engine works on others meanwhile.
-        yield self.env.timeout(self.random.uniform(0, TASK_POLL * cluster.queue_poll_s))
+        cut = seconds < whole
+        if cut and cluster.stretch_bytes_per_s:
+            yield from self._move(seconds * cluster.stretch_bytes_per_s)
+        # Workers hear of it at once; they hold several, so that the engine works on others while
+        # one gets ready.
         with self.workers.request() as turn:
             yield turn
             if first:
                 self.waits.append(self.env.now - came)
             began = self.env.now
-            yield from self._store(whole if cluster.whole_file else seconds)
+            if cut and cluster.stretch_bytes_per_s:
+                yield from self._move(seconds * cluster.stretch_bytes_per_s)
+            else:
+                yield from self._store(whole)
             left = seconds / cluster.speed
             while left > 0:
                 step = min(left, cluster.checkpoint_s)
@@ -173,7 +176,9 @@ class Model:
         yield from self._use("database", self.database, cpu * self._slower)
 
     def _store(self, seconds: float) -> Event:
-        size = seconds * self.cluster.audio_bytes_per_s
+        yield from self._move(seconds * self.cluster.audio_bytes_per_s)
+
+    def _move(self, size: float) -> Event:
         yield from self._use("storage", self.storage, size / self.cluster.storage_bytes_per_s)
 
     def _use(self, name: str, resource: simpy.Resource, seconds: float) -> Event:
@@ -228,13 +233,9 @@ def frontier(settings: dict[str, dict[str, Any]], seconds: float) -> dict[str, l
 SIZES = (1, 3, 10, 30, 100, 300, 1000)
 SETTINGS: dict[str, dict[str, Any]] = {
     "as installed": {},
-    "queue_poll_s 2": {"queue_poll_s": 2.0},
-    "and task_part_s 1800": {"queue_poll_s": 2.0, "part_s": 1800.0},
-    "and 100 Gbit/s to storage": {
-        "queue_poll_s": 2.0,
-        "part_s": 1800.0,
-        "storage_bytes_per_s": 1.25e10,
-    },
+    "16 cores for the database": {"db_cores": 16.0},
+    "and 100 Gbit/s to storage": {"db_cores": 16.0, "storage_bytes_per_s": 1.25e10},
+    "and 4 API nodes": {"db_cores": 16.0, "storage_bytes_per_s": 1.25e10, "api_nodes": 4},
 }
 """Each moves what broke first with the one before it."""
 

@@ -22,7 +22,7 @@ def plain(**change: Any) -> Cluster:
         "db_cores": 1.0,
         "storage_bytes_per_s": 1.0,
         "audio_bytes_per_s": 0.0,
-        "whole_file": False,
+        "stretch_bytes_per_s": 0.0,
         "api_nodes": 1,
     }
     costs = ("poll", "rest", "task", "step")
@@ -74,6 +74,21 @@ def test_parts_of_one_file_run_at_once() -> None:
         model = Model(plain(**{**whole.__dict__, "part_s": part}))
         model.run(100_000)
         assert min(model.times) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("stretch", "expected"),
+    [
+        (0.0, 100 + 4 * 100),  # upload, and the whole for each part
+        (2.0, 100 + 100 + 2 * 2 * 100),  # upload, the plan, and each part written and read
+    ],
+)
+def test_bytes_of_a_recording_that_is_cut(stretch: float, expected: float) -> None:
+    line = {"audio_bytes_per_s": 1.0, "storage_bytes_per_s": 1e4, "stretch_bytes_per_s": stretch}
+    cluster = plain(workers=4, load=0.01, mix=((1.0, 100.0, 100.0),), part_s=25.0, **line)
+    model = Model(cluster)
+    model.run(100_000)
+    assert model.busy["storage"] * 1e4 / model.done == pytest.approx(expected, rel=0.02)
 
 
 def test_polling_takes_the_database_and_rarer_polling_gives_it_back() -> None:
