@@ -205,8 +205,17 @@ class Scheduler:
         if full:
             seconds = (wanted - self.settings.max_queued_seconds) * self.real_time_factor
         else:  # until the first of them is done
-            seconds = min((self._eta(ticket) for ticket in self._tickets), default=1.0)
+            seconds = self._first_eta()
         return min(120.0, max(1.0, math.ceil(seconds)))
+
+    def _first_eta(self) -> float:
+        """The least ``_eta``: in each lane it is that of the least audio, so that refusing
+        takes one look at every ticket and not one for each pair of them."""
+        least: dict[Lane, Ticket] = {}
+        for ticket in self._tickets:
+            if ticket.lane not in least or ticket.seconds < least[ticket.lane].seconds:
+                least[ticket.lane] = ticket
+        return min(map(self._eta, least.values()), default=1.0)
 
     @property
     def draining(self) -> bool:

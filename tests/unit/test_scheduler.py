@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +17,7 @@ from whisper_api.config import Settings
 from whisper_api.engines.base import Decoded, DecodeParams, WindowItem
 from whisper_api.engines.fake import MARKER_SAMPLES, FakeEngine, FakeOptions, make_marker
 from whisper_api.errors import EngineError, EngineOutOfMemory, Overloaded, ShuttingDown
-from whisper_api.scheduler import Scheduler, Ticket
+from whisper_api.scheduler import UNMEASURED_RTF, Scheduler, Ticket
 from whisper_api.types import Audio, Lane
 
 PARAMS = DecodeParams(language="en")
@@ -184,6 +186,29 @@ async def test_admission_by_requests() -> None:
         scheduler.admit()
     first.close()
     scheduler.admit()
+
+
+async def test_retry_after_is_that_of_whoever_is_done_first() -> None:
+    scheduler = Scheduler(Settings(max_concurrent_requests=7))
+    for lane in (Lane.TASK, Lane.INTERACTIVE, Lane.REALTIME):
+        for seconds in (300, 90):
+            scheduler.admit(lane, seconds)
+    scheduler.admit(Lane.INTERACTIVE, 80)
+    with pytest.raises(Overloaded) as refused:
+        scheduler.admit()
+    first = min(place.eta_seconds for _, place in scheduler.places())
+    assert refused.value.retry_after == math.ceil(first) == math.ceil(180 * UNMEASURED_RTF)
+
+
+async def test_refusing_is_cheap_with_many_in_the_queue() -> None:
+    """A refusal that looked at each pair of those that wait held the event loop for long."""
+    scheduler = Scheduler(Settings(max_concurrent_requests=2000))
+    for seconds in range(2000):
+        scheduler.admit(seconds=seconds / 1000)
+    started = time.thread_time()
+    with pytest.raises(Overloaded):
+        scheduler.admit()
+    assert time.thread_time() - started < 0.1
 
 
 async def test_short_clip_overtakes_a_long_file() -> None:
