@@ -24,6 +24,7 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import subprocess
 import tempfile
 import time
@@ -114,8 +115,9 @@ async def clip(load: Load, asked: argparse.Namespace) -> Found:
         # One after the other: eight uploads at once are not what is measured.
         long.append(asyncio.create_task(load.send(wav + os.urandom(8), ignored)))
         await load.holds(len(long))
-    await asyncio.sleep(5)  # into their engine work
+    before = await load.works()
     for _ in range(asked.clips):
+        await asyncio.sleep(random.uniform(0, 1))  # not in step with the batches
         await load.send(recording(3), beside)
     left = await load.queue()
     for task in long:
@@ -126,6 +128,7 @@ async def clip(load: Load, asked: argparse.Namespace) -> Found:
         "long_files": asked.long_files,
         "long_seconds": asked.long_seconds,
         "long_files_at_end": left["requests"],
+        "queued_seconds_before": round(before),
         "queued_seconds_at_end": round(left["queued_seconds"]),
         "alone": alone.summary(),
         "beside": beside.summary(),
@@ -170,7 +173,7 @@ async def beside_engine(
     folder: Path, name: str, tokens: int | None, files: int, asked: argparse.Namespace
 ) -> Found:
     """The server's throughput and the engine's own on the same windows, in turn."""
-    model = model_of(folder, name)
+    model = model_of(asked.random or folder, name)
     place = folder / ("data-" + name.replace(":", "-"))
     place.mkdir(exist_ok=True)
     # Random weights write as much as they may: a wide beam would only make them slow.
@@ -232,7 +235,7 @@ async def replicas(folder: Path, asked: argparse.Namespace) -> list[Found]:
         tokens = asked.tokens if name.startswith("random:") else None
         for count in (1, 2):
             settings = Settings(
-                model_path=model_of(folder, name),
+                model_path=model_of(asked.random or folder, name),
                 data_dir=folder,
                 replicas=count,
                 engine=asked.engine,
@@ -297,7 +300,8 @@ async def measure(asked: argparse.Namespace, folder: Path) -> Found:
     if chosen:
         place = folder / "server"
         place.mkdir()
-        server = Server(asked.engine, model_of(folder, asked.model), place, asked.flags)
+        model = model_of(asked.random or folder, asked.model)
+        server = Server(asked.engine, model, place, asked.flags)
         try:
             load = Load(server)
             found["ready"] = await load.ready()
@@ -323,6 +327,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=16, help="of each window, random weights")
     parser.add_argument("--rounds", type=int, default=2, help="of clients16")
     parser.add_argument("--rounds-files", type=int, default=16, help="in each of these rounds")
+    parser.add_argument("--random", type=Path, help="folder that keeps the random models")
     parser.add_argument("--clients", type=int, default=STEPS[-1])
     parser.add_argument("--connections", type=int, default=500)
     parser.add_argument("--requests", type=int, default=2000)

@@ -160,6 +160,17 @@ class Load:
             await asyncio.sleep(0.1)
         return False
 
+    async def works(self) -> float:
+        """Wait until the engine has worked for a while; the audio seconds that are left then."""
+        busy = 0
+        for _ in range(6000):
+            queue = await self.queue()
+            busy += bool(queue["running_batches"])
+            if busy >= 20:
+                return float(queue["queued_seconds"])
+            await asyncio.sleep(0.1)
+        raise RuntimeError("the engine does nothing")
+
     async def idle(self) -> float | None:
         """Seconds until nothing is left of earlier work; None if that takes over a minute."""
         started = time.perf_counter()
