@@ -235,7 +235,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "as installed": {},
     "16 cores for the database": {"db_cores": 16.0},
     "and 100 Gbit/s to storage": {"db_cores": 16.0, "storage_bytes_per_s": 1.25e10},
-    "and 4 API nodes": {"db_cores": 16.0, "storage_bytes_per_s": 1.25e10, "api_nodes": 4},
+    "and 32 cores, 4 API nodes": {
+        "db_cores": 32.0,
+        "storage_bytes_per_s": 1.25e10,
+        "api_nodes": 4,
+    },
 }
 """Each moves what broke first with the one before it."""
 
@@ -271,12 +275,14 @@ def draw(found: dict[str, list[Any]]) -> str:
         strong = "#b00" if exponent == 0 else "#ddd"
         parts.append(f'<line x1="{left}" y1="{y}" x2="{left + width}" y2="{y}" stroke="{strong}"/>')
     colours = ("#1f5fbf", "#2a8f4f", "#c77700", "#8040a0")
+    words = 0.0
     for (name, rows), colour in zip(found.items(), colours, strict=True):
         points = [place(row["workers"], busiest(row)) for row in rows]
         line = " ".join(f"{x},{y}" for x, y in points)
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
         x, y = points[-1]
-        parts.append(f'<text x="{x + 8}" y="{y + 4}" fill="{colour}">{name}</text>')
+        words = max(y + 4, words + 14)  # lines may end close together
+        parts.append(f'<text x="{x + 8}" y="{words}" fill="{colour}">{name}</text>')
     parts.append(
         f'<text x="{left + width / 2}" y="{top + height + 42}" text-anchor="middle">workers</text>'
     )
