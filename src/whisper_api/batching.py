@@ -107,7 +107,9 @@ class Runner:
         self._lane_until[share.lane] = calm
         if short:
             self._short_until = calm
-        self._queue.push(share, job, job.seconds, job.batch_key, job.order)
+        # Detection is paid for with the window's decoding, which finds it encoded already.
+        charged = 0.0 if job.params is None else job.seconds
+        self._queue.push(share, job, charged, job.batch_key, job.order)
         self._soon()
 
     def hasten(self) -> None:

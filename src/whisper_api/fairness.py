@@ -2,8 +2,8 @@
 
 Higher lanes go first, but interactive requests leave tasks a small part of the audio seconds, so
 that no task waits for ever. Inside a lane each request's share carries a virtual time that grows
-by the audio seconds served to it. The window that would finish first in virtual time goes first,
-and a newcomer starts at the finish of what was served last, so that a short clip passes a long
+by the audio seconds served to it. The window that would finish first in virtual time goes first
+(of short requests the one that would start first), and a newcomer starts at the finish of what was served last, so that a short clip passes a long
 file and a stream of short clips never starves it (Golestani 1994, self-clocked fair queueing).
 Where little time is left, because the server stops, whoever has least audio left goes first
 instead: so most requests are finished.
@@ -154,9 +154,14 @@ class FairQueue(Generic[J]):
             batch.append(entry)
         return batch
 
-    def _rank(self, share: Share[J], entry: Waiting[J]) -> tuple[float, float]:
-        """Which of two shares' jobs goes first: the lower one."""
-        return share.left if self.shortest_first else 0.0, share.virtual + entry.seconds
+    def _rank(self, share: Share[J], entry: Waiting[J]) -> tuple[float, float, bool]:
+        """Which of two shares' jobs goes first: the lower one.
+
+        Short requests count from the start of a job: one that comes now is next, however many
+        long ones have a window that would be finished sooner.
+        """
+        finish = share.virtual + (0.0 if share.short else entry.seconds)
+        return share.left if self.shortest_first else 0.0, finish, not share.short
 
     def _match(self, share: Share[J], key: Hashable) -> Waiting[J] | None:
         for entry in share.waiting:

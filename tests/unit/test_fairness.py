@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,9 +35,24 @@ def test_short_clip_passes_a_long_file() -> None:
     assert "short" in q.take(2)
 
 
-def test_newcomers_do_not_starve_a_long_file() -> None:
+def test_short_clip_is_next_however_many_long_files_there_are() -> None:
+    q = queue()
+    for length in range(5, 13):
+        long = q.join(Lane.INTERACTIVE)
+        long.short = False
+        for _ in range(40):
+            q.push(long, "long", length, None)
+    for _ in range(20):
+        assert [q.take(1) for _ in range(8)] == [["long"]] * 8
+        q.push(q.join(Lane.INTERACTIVE), "short", 3, None)
+        assert q.take(1) == ["short"]
+
+
+@pytest.mark.parametrize("short", [True, False])
+def test_newcomers_do_not_starve_a_long_file(short: bool) -> None:
     q = queue()
     long = q.join(Lane.INTERACTIVE)
+    long.short = short
     for n in range(5):
         q.push(long, "long", 30, n)
     served: Counter[str] = Counter()

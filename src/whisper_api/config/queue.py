@@ -16,7 +16,7 @@ class QueueSettings(Section):
     """Seconds of audio that may wait; beyond it requests get 429 with ``Retry-After``."""
     max_concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] = 256
     """Transcription requests held at the same time; beyond it 429."""
-    max_batch_seconds: Annotated[float, Field(ge=0.1, le=600)] = 2
+    max_batch_seconds: Annotated[float, Field(ge=0.1, le=600)] = 0.2
     """Longest measured time that a batch of long recordings may run while short ones (or higher
     lanes) come; never less than one window."""
     task_share: Annotated[float, Field(ge=0, le=0.5)] = 0.05
