@@ -3,8 +3,9 @@
 Higher lanes go first, but interactive requests leave tasks a small part of the audio seconds, so
 that no task waits for ever. Inside a lane each request's share carries a virtual time that grows
 by the audio seconds served to it. The window that would finish first in virtual time goes first
-(of short requests the one that would start first), and a newcomer starts at the finish of what was served last, so that a short clip passes a long
-file and a stream of short clips never starves it (Golestani 1994, self-clocked fair queueing).
+(of short requests the one that would start first), and a newcomer starts at the finish of what was
+served last, so that a short clip passes a long file and a stream of short clips never starves it
+(Golestani 1994, self-clocked fair queueing).
 Where little time is left, because the server stops, whoever has least audio left goes first
 instead: so most requests are finished.
 Pure data: no clock, no event loop, no engine.
