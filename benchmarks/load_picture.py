@@ -17,7 +17,7 @@ def picture(found: dict[str, Any]) -> str:
     parts: list[str] = []
     if steps := found.get("steps"):
         names = [str(step["clients"]) for step in steps]
-        curves = {p: [step[p] or 0.0 for step in steps] for p in ("p50", "p95", "p99")}
+        curves = {p: [step[p] or 0.0 for step in steps] for p in ("p50", "p95")}
         parts.append(lines("Latency by clients, s", names, curves))
         parts.append(lines("Audio s per s by clients", names, {"": _of(steps, "audio_per_second")}))
     if many := found.get("connections"):
