@@ -1,4 +1,4 @@
-"""Which encoder is chosen: the fastest that is right, remembered, with reasons people can read."""
+"""Which encoder and decoder are chosen: the fastest that are right, remembered, with reasons."""
 
 from __future__ import annotations
 
@@ -15,9 +15,20 @@ import pytest
 from whisper_api.config import Settings
 from whisper_api.engines import choice
 from whisper_api.engines.auto import AutoEngine
-from whisper_api.engines.choice import FILE, OWN, Findings, Memory, choose_encoder, measured
+from whisper_api.engines.base import DecodeParams
+from whisper_api.engines.choice import (
+    FILE,
+    OWN,
+    Findings,
+    Memory,
+    choose_encoder,
+    choose_writer,
+    measured,
+)
 from whisper_api.engines.encodings import Encoding
 from whisper_api.engines.placement import Placement
+from whisper_api.engines.search import Found
+from whisper_api.engines.writer import Written
 from whisper_api.errors import SettingsError
 from whisper_api.model_folder import describe
 from whisper_api.pool import engine_loader
@@ -32,6 +43,7 @@ class Slow:
 
     def __init__(self, name: str, seconds: float, value: float = 1.0) -> None:
         self.name = name
+        self.streams = 1
         self.calls = 0
         self._seconds = seconds
         self._value = value
@@ -188,3 +200,57 @@ def test_a_format_that_only_ctranslate2_has_leaves_nothing_to_choose(memory: Mem
     own = Slow(OWN, 0)
     assert choose_encoder(own, {}, 1, memory)[:2] == (OWN, own)
     assert own.calls == 0
+
+
+class Writing:
+    """A decoder that takes its time and may be wrong."""
+
+    streams = 1
+
+    def __init__(self, name: str, seconds: float, score: float = -2.0) -> None:
+        self.name = name
+        self._seconds, self._score = seconds, score
+
+    def most(self, params: DecodeParams) -> int:
+        return 8
+
+    def write(
+        self, encodings: Sequence[Encoding], prompts: Sequence[list[int]], params: DecodeParams
+    ) -> list[Written]:
+        return [Written(Found([1], self._score), 0.0) for _ in encodings]
+
+    def probe(self, encodings: Sequence[Encoding], steps: int) -> None:
+        time.sleep(self._seconds)
+
+
+NOISE = np.zeros((1, 4, 2), np.float32)
+
+
+def test_the_faster_decoder_wins_and_is_remembered(memory: Memory) -> None:
+    own, rival = Writing(OWN, 0.02), Writing("rival", 0.002)
+    writer, reason = choose_writer(own, "rival", lambda: rival, NOISE, 7, memory)
+    assert writer is rival
+    assert reason.startswith("decoder rival, measured on 4 windows: rival ")
+    slower = Writing("rival", 1)
+    assert choose_writer(own, "rival", lambda: slower, NOISE, 7, memory) == (slower, reason)
+    other = Memory(memory.path, "another machine")
+    assert choose_writer(rival, "rival", lambda: own, NOISE, 7, other)[0] is rival
+    assert choose_writer(rival, "rival", pytest.fail, NOISE, 7, other)[0] is rival
+
+
+def test_two_streams_do_twice_the_work(memory: Memory) -> None:
+    own, rival = Writing(OWN, 0.02), Writing("rival", 0.015)
+    own.streams = 2
+    assert choose_writer(own, "rival", lambda: rival, NOISE, 7, memory)[0] is own
+
+
+def test_a_wrong_or_broken_decoder_is_not_used(memory: Memory) -> None:
+    def broken() -> Writing:
+        raise RuntimeError("no such instruction")
+
+    own = Writing(OWN, 0.02)
+    for make, why in ((lambda: Writing("rival", 0, -9), "wrong"), (broken, "does not run")):
+        writer, reason = choose_writer(own, "rival", make, NOISE, 7, memory)
+        assert writer is own
+        assert why in reason
+    assert memory.recall() is None

@@ -122,7 +122,7 @@ def test_max_new_tokens_is_exact(
     original = engine._draft
 
     def note(asked: WindowItem, result: Any) -> Any:
-        written.append(len(result.sequences_ids[0]))
+        written.append(len(result.found.tokens))
         return original(asked, result)
 
     monkeypatch.setattr(engine, "_draft", note)
@@ -287,7 +287,8 @@ def test_raw_exceptions_never_come_out(
         (RuntimeError("something else"), EngineError),
         (ValueError("bad prompt"), EngineError),
     ):
-        monkeypatch.setattr(engine, "_model", Failing(error))
+        for part in (engine, engine._encoder, engine._writer):
+            monkeypatch.setattr(part, "_model", Failing(error))
         with pytest.raises(kind):
             engine.decode([item(sound(1), "raw")])
         with pytest.raises(kind):

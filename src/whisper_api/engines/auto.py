@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from whisper_api.engines.base import Engine
 from whisper_api.engines.ctranslate2 import CTranslate2Engine
-from whisper_api.engines.encoder import Chosen, Encoder
+from whisper_api.engines.parts import Chosen, Parts
 from whisper_api.engines.placement import choose_placement
 from whisper_api.model_folder import CHECKPOINT
 
@@ -53,9 +53,9 @@ class AutoEngine:
         return load_hybrid(files, settings, formats, own_competes=True)
 
 
-def _broken(own: Encoder, shortens: bool) -> Chosen:
+def _broken(own: Parts, shortens: bool) -> Chosen:
     return Chosen(own, "ctranslate2", "OpenVINO does not run here (see the log)")
 
 
-def _without(own: Encoder, shortens: bool) -> Chosen:
+def _without(own: Parts, shortens: bool) -> Chosen:
     return Chosen(own, "ctranslate2", f"OpenVINO is not installed ({INSTALL})")

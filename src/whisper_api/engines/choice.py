@@ -1,6 +1,8 @@
-"""Which encoder a model gets on this machine: the fastest that agrees with CTranslate2's own.
+"""Which encoder and decoder a model gets on this machine: the fastest.
 
-All are tried on a window of noise when the model is first loaded; what was found is kept in
+All are tried on noise when the model is first loaded; an encoder that does not agree with
+CTranslate2's own is not taken. With parts of the machine idle a slower one may answer sooner: what
+counts is the work done by all of it. What was found is kept in
 ``<data_dir>/encoders.json`` for the same processor, libraries, threads and model. Deleting that
 file has everything measured again.
 """
@@ -21,9 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whisper_api.engines.base import DecodeParams
 from whisper_api.engines.encoder import Encoder
 from whisper_api.engines.encodings import Encoding
 from whisper_api.engines.placement import Placement, cores
+from whisper_api.engines.writer import Writer
 from whisper_api.types import SAMPLE_RATE, Audio
 
 if TYPE_CHECKING:
@@ -34,7 +38,11 @@ log = logging.getLogger(__name__)
 FILE = "encoders.json"
 OWN = "ctranslate2"
 LIBRARIES = ("ctranslate2", "openvino")
+ENCODER, DECODER = "encoder", "decoder"
 _ROUNDS = 3
+_PROBED = 4  # windows that decoders are tried with
+_STEPS = 8
+_FAR_SCORE = 0.5  # difference of log-probabilities at which a decoder counts as broken
 _SLOW = 2.0  # seconds of a first run that make further ones a waste
 _GAIN = 0.9  # another encoder takes memory of its own: it must be this much faster
 _FAR = 0.25
@@ -46,10 +54,11 @@ Makers = Mapping[str, Callable[[], Encoder]]
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Seconds that a window took each encoder; only those that are right."""
+    """Seconds that the same work took each; only those that are right."""
 
     seconds: dict[str, float]
-    window: float  #: seconds of audio
+    window: float  #: seconds of audio, or windows
+    part: str = ENCODER
 
     @property
     def best(self) -> str:
@@ -62,7 +71,8 @@ class Findings:
     def __str__(self) -> str:
         ranked = sorted(self.seconds.items(), key=lambda pair: pair[1])
         times = ", ".join(f"{name} {value:.3g} s" for name, value in ranked)
-        return f"encoder {self.best}, measured on {self.window:g} s of audio: {times}"
+        work = f"{self.window:g} s of audio" if self.part == ENCODER else f"{self.window:g} windows"
+        return f"{self.part} {self.best}, measured on {work}: {times}"
 
 
 def choose_encoder(
@@ -107,6 +117,49 @@ def choose_encoder(
     return findings.best, own if findings.best == OWN else chosen, str(findings)
 
 
+def choose_writer(
+    own: Writer, name: str, make: Callable[[], Writer], noise: Encoding, start: int, memory: Memory
+) -> tuple[Writer, str]:
+    """A decoder and the reason; ``make`` builds the rival ``name`` of CTranslate2's ``own``.
+
+    They are tried on ``noise`` in the place of a window's encoding; ``start`` is the first token.
+    """
+    known = memory.recall()
+    if known and known.best == OWN:
+        return own, str(known)
+    try:
+        rival = make()
+        if known:
+            return rival, str(known)
+        if not _agree(own, rival, noise, start):
+            log.warning("the decoder %s is wrong on this machine and is not used", name)
+            return own, f"decoder {OWN}: {name} is wrong here"
+        seconds = {one: _steps(writer, noise) for one, writer in ((OWN, own), (name, rival))}
+    except RuntimeError as error:
+        log.warning("the decoder %s does not run here: %s", name, error)
+        return own, f"decoder {OWN}: {name} does not run here (see the log)"
+    findings = Findings(seconds, _PROBED, DECODER)
+    memory.keep(findings)
+    return own if findings.best == OWN else rival, str(findings)
+
+
+def _agree(own: Writer, rival: Writer, noise: Encoding, start: int) -> bool:
+    """Whether both find the likeliest first token about equally likely."""
+    params = DecodeParams("en", beam_size=1, max_new_tokens=1)
+    scores = [one.write([noise], [[start]], params)[0].found.score for one in (own, rival)]
+    return abs(scores[0] - scores[1]) < _FAR_SCORE
+
+
+def _steps(writer: Writer, noise: Encoding) -> float:
+    """Seconds that some tokens for some windows take; the first run warms up."""
+    took = []
+    for _ in range(2):
+        started = perf_counter()
+        writer.probe([noise] * _PROBED, _STEPS)
+        took.append(perf_counter() - started)
+    return min(took) / writer.streams
+
+
 def distance(found: Encoding, expected: Encoding) -> float:
     """Relative distance of two encodings (L2); infinite where their shapes differ."""
     if found.shape != expected.shape or not np.isfinite(found).all():
@@ -134,13 +187,18 @@ class Memory:
         try:
             entry = self._entries()[self.key]
             seconds = {str(name): float(value) for name, value in entry["seconds"].items()}
-            return Findings(seconds, float(entry["window"])) if seconds else None
+            part = str(entry.get("part", ENCODER))
+            return Findings(seconds, float(entry["window"]), part) if seconds else None
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
 
     def keep(self, findings: Findings) -> None:
         """Write; a folder that takes no files only means measuring again."""
-        entry = {"seconds": findings.seconds, "window": findings.window}
+        entry = {
+            "seconds": findings.seconds,
+            "window": findings.window,
+            "part": findings.part,
+        }
         text = json.dumps(self._entries() | {self.key: entry}, indent=1)
         fresh = self.path.with_name(f".{FILE}.{os.getpid()}")
         with suppress(OSError):
@@ -155,10 +213,11 @@ class Memory:
 def measured(folder: Path, files: ModelFiles) -> str:
     """What was last measured for a model on this machine, in words; empty if nothing was."""
     path, here = folder / FILE, _here(files)
+    found: dict[str, str] = {}
     for key in reversed(_read(path)):
         if key.startswith(f"{here}; ") and (findings := Memory(path, key).recall()):
-            return str(findings)
-    return ""
+            found.setdefault(findings.part, str(findings))
+    return "; ".join(found[part] for part in sorted(found, reverse=True))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -185,7 +244,7 @@ def _time(encoder: Encoder, sound: Audio) -> tuple[Encoding, float]:
         times.append(perf_counter() - started)
         if times[0] > _SLOW and len(times) > 1:
             break
-    return encoding, min(times[1:])
+    return encoding, min(times[1:]) / encoder.streams
 
 
 def _noise(seconds: float) -> Audio:

@@ -8,24 +8,23 @@ over the count without it.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from whisper_api.alignment import MEDIAN_FILTER
-from whisper_api.engines.base import Decoded, DecodeParams, EngineInfo, Thresholds, WindowItem
-from whisper_api.engines.draft import Draft, chosen_logprobs, wants_logits
-from whisper_api.engines.encoder import Choose, Chosen, OwnEncoder
+from whisper_api.engines.base import Decoded, EngineInfo, Thresholds, WindowItem
+from whisper_api.engines.draft import Draft, wants_logits
+from whisper_api.engines.encoder import OwnEncoder
 from whisper_api.engines.encodings import Encoding, Encodings
+from whisper_api.engines.parts import Choose, Chosen, Parts
 from whisper_api.engines.placement import Placement, choose_placement
 from whisper_api.engines.timing import ENGINE_CLOCK
+from whisper_api.engines.writer import OwnWriter, Written, view
 from whisper_api.errors import EngineError, EngineOutOfMemory, ModelBroken
-from whisper_api.tokens import CONTEXT, PROMPT_LIMIT, WhisperTokenizer
+from whisper_api.tokens import PROMPT_LIMIT, WhisperTokenizer
 from whisper_api.types import SAMPLE_RATE, Audio
 
 if TYPE_CHECKING:
@@ -33,14 +32,8 @@ if TYPE_CHECKING:
     from whisper_api.models import ModelFiles
 
 _KEPT_BYTES = 512 * 1024 * 1024
-_LOGIT_BYTES = 256 * 1024 * 1024
-_MAX_INITIAL_TIMESTAMP = 50  # 1.0 s, as OpenAI's and every other Whisper decoder
 _REOPEN_BYTES = 256 * 1024 * 1024
-_BEST_OF = 5  # samples drawn at temperatures above 0; the likeliest is kept
 _OUT_OF_MEMORY = ("out of memory", "bad_alloc", "cublas_status_alloc_failed", "failed to allocate")
-
-# The seed belongs to the whole process, and each worker thread reads it once in its life.
-_SAMPLING = threading.Lock()
 
 
 class CTranslate2Engine:
@@ -66,21 +59,21 @@ class CTranslate2Engine:
 
         ``reopens`` says whether the weights are small enough to be loaded for every sampled call,
         ``shortens`` whether short windows are encoded without silence up to 30 s; ``choose`` picks
-        another encoder than CTranslate2's own.
+        another encoder or decoder than CTranslate2's own.
         """
-        self._reopens = reopens
-        self._open = open_model
         self._library = library
         self._model = open_model(info.replicas)
         self._tokenizer = tokenizer
         self._thresholds = thresholds
-        own = OwnEncoder(self._model, library, shortens)
+        own = Parts(
+            OwnEncoder(self._model, library, shortens, info.replicas),
+            OwnWriter(self._model, library, tokenizer, open_model, reopens, info.replicas),
+        )
         chosen = choose(own, shortens) if choose else Chosen(own, info.engine)
-        self._encoder = chosen.encoder
+        self._encoder, self._writer = chosen.parts.encoder, chosen.parts.writer
         reason = "; ".join(filter(None, (info.reason, chosen.reason)))
         self._info = replace(info, engine=chosen.engine, reason=reason)
         self._encodings = Encodings(_KEPT_BYTES)
-        self._suppress = [-1, *tokenizer.suppressed]
         self._closed = False
 
     @classmethod
@@ -89,7 +82,7 @@ class CTranslate2Engine:
     ) -> CTranslate2Engine:
         """Load the folder on the device that the settings and the hardware call for.
 
-        ``choose`` picks another encoder than CTranslate2's own.
+        ``choose`` picks another encoder or decoder than CTranslate2's own.
 
         Raises:
             SettingsError: the device or compute type does not exist here.
@@ -136,7 +129,8 @@ class CTranslate2Engine:
         with _as_engine_errors():
             encodings = self._encode(audios)
             found = [
-                self._model.detect_language(self._view([encoding]))[0] for encoding in encodings
+                self._model.detect_language(view(self._library, [encoding]))[0]
+                for encoding in encodings
             ]
         return [self._probabilities(pairs) for pairs in found]
 
@@ -191,10 +185,6 @@ class CTranslate2Engine:
             found[key] = encoding
         return [kept for key, _ in audios if (kept := found[key]) is not None]
 
-    def _view(self, encodings: Sequence[Encoding]) -> Any:
-        stacked = encodings[0] if len(encodings) == 1 else np.concatenate(encodings)
-        return self._library.StorageView.from_array(np.ascontiguousarray(stacked))
-
     def _probabilities(self, pairs: Sequence[tuple[str, float]]) -> dict[str, float]:
         """Languages the model is said to know, their probabilities adding up to 1."""
         known = {token[2:-2]: float(p) for token, p in pairs if token[2:-2] in self._info.languages}
@@ -214,88 +204,32 @@ class CTranslate2Engine:
 
         for _, group in groupby(sorted(range(len(items)), key=kind), key=kind):
             places = list(group)
-            size = self._batch_limit(items[places[0]].params)
+            size = self._writer.most(items[places[0]].params)
             yield from (places[i : i + size] for i in range(0, len(places), size))
-
-    def _batch_limit(self, params: DecodeParams) -> int:
-        if params.temperature > 0:
-            return 1  # random numbers must not depend on the neighbours
-        if wants_logits(params):
-            return max(1, _LOGIT_BYTES // (4 * self._tokenizer.size * params.max_new_tokens))
-        return CONTEXT
 
     def _decode_batch(
         self, items: Sequence[WindowItem], encodings: Sequence[Encoding]
     ) -> list[Decoded]:
-        memory = self._view(encodings)
         prompts = [
             self._tokenizer.prompt(item.params.prompt, item.params.language, item.params.task)
             for item in items
         ]
         with ENGINE_CLOCK.time("decode"):
-            results = self._generate(memory, prompts, items[0].params)
-        drafts = [self._draft(*pair) for pair in zip(items, results, strict=True)]
+            written = self._writer.write(encodings, prompts, items[0].params)
+        drafts = [self._draft(*pair) for pair in zip(items, written, strict=True)]
         with ENGINE_CLOCK.time("align"):
             self._align(drafts, encodings)
         return [draft.result() for draft in drafts]
 
-    def _generate(self, memory: Any, prompts: list[list[int]], params: DecodeParams) -> Any:
-        if params.temperature > 0:
-            return self._sample(memory, prompts, params)
-        return self._model.generate(
-            memory,
-            prompts,
-            beam_size=params.beam_size,
-            return_logits_vocab=wants_logits(params),
-            **self._limits(params, len(prompts[0])),
-        )
-
-    def _limits(self, params: DecodeParams, prompt: int) -> dict[str, Any]:
-        # CTranslate2 writes min(max_length / 2, max_length - prompt + 1) tokens at most.
-        tokens = min(params.max_new_tokens, CONTEXT - prompt)
-        return {
-            "max_length": max(2 * tokens, tokens + prompt - 1),
-            "return_scores": True,
-            "return_no_speech_prob": True,
-            "suppress_blank": True,
-            "suppress_tokens": self._suppress,
-            "max_initial_timestamp_index": _MAX_INITIAL_TIMESTAMP,
-        }
-
-    def _sample(self, memory: Any, prompts: list[list[int]], params: DecodeParams) -> Any:
-        """Draw with the seed of ``params``: the same window, seed and temperature, the same text.
-
-        CTranslate2's random numbers belong to a worker thread, which takes the seed when it first
-        draws and never again. A model opened for this call alone has a fresh thread; that costs
-        one load of the weights (50 ms for the bundled model) and is needed for windows only
-        that a search at temperature 0 could not decode. Weights too large for that sample on the
-        running model: good text, but not the same at every run.
-        """
-        with _SAMPLING:
-            self._library.set_random_seed(params.seed % (2**31 - 1))
-            model = self._open(1) if self._reopens else self._model
-            return model.generate(
-                memory,
-                prompts,
-                beam_size=1,
-                num_hypotheses=_BEST_OF,
-                sampling_topk=0,
-                sampling_temperature=params.temperature,
-                **self._limits(params, len(prompts[0])),
-            )
-
-    def _draft(self, item: WindowItem, result: Any) -> Draft:
-        best = int(np.argmax(result.scores))
-        tokens = list(result.sequences_ids[best])
-        duration = item.audio.size / SAMPLE_RATE
-        logits = result.logits[best] if wants_logits(item.params) else None
+    def _draft(self, item: WindowItem, written: Written) -> Draft:
+        tokens = written.found.tokens
         return Draft(
             item=item,
             tokenizer=self._tokenizer,
-            spans=self._tokenizer.split_pieces(tokens, duration),
-            avg_logprob=float(result.scores[best]) * max(1, len(tokens)) / (len(tokens) + 1),
-            no_speech_prob=float(result.no_speech_prob),
-            logprobs=chosen_logprobs(tokens, logits, self._tokenizer) if logits else None,
+            spans=self._tokenizer.split_pieces(tokens, item.audio.size / SAMPLE_RATE),
+            avg_logprob=written.found.score / (len(tokens) + 1),
+            no_speech_prob=written.no_speech_prob,
+            logprobs=written.found.logprobs if wants_logits(item.params) else None,
         )
 
     def _align(self, drafts: Sequence[Draft], encodings: Sequence[Encoding]) -> None:
@@ -309,7 +243,7 @@ class CTranslate2Engine:
         for sequence, group in groupby(sorted(needy, key=start), key=start):
             places = list(group)
             results = self._model.align(
-                self._view([encodings[place] for place in places]),
+                view(self._library, [encodings[place] for place in places]),
                 sequence,
                 [drafts[place].text_tokens for place in places],
                 [drafts[place].frames for place in places],

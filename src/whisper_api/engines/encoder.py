@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +23,7 @@ class Encoder(Protocol):
     """Blocking and thread-safe; a window's result does not depend on its neighbours."""
 
     name: str  #: of the library and its number format, for people
+    streams: int  #: that run at the same time without taking time from each other
 
     def encode(self, audios: Sequence[Audio]) -> list[Encoding]:
         """The encodings, in order.
@@ -34,30 +34,18 @@ class Encoder(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """An encoder, the name of the engine that has it, and why."""
-
-    encoder: Encoder
-    engine: str
-    reason: str = ""
-
-
-Choose = Callable[[Encoder, bool], Chosen]
-"""Picks an encoder; is given CTranslate2's own, and whether short windows stay short."""
-
-
 class OwnEncoder:
     """The encoder of a model that CTranslate2 loaded.
 
     On a processor a batch is slower than one window after another (measured), so they go singly.
     """
 
-    def __init__(self, model: Any, library: Any, shortens: bool) -> None:
+    def __init__(self, model: Any, library: Any, shortens: bool, streams: int = 1) -> None:
         self.name = f"ctranslate2 {model.compute_type}"
         self._model = model
         self._library = library
         self._shortens = shortens
+        self.streams = streams
 
     def encode(self, audios: Sequence[Audio]) -> list[Encoding]:
         """See ``Encoder``."""

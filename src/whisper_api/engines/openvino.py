@@ -1,12 +1,14 @@
-"""Whisper with OpenVINO's encoder and CTranslate2's decoder, for processors.
+"""Whisper with OpenVINO's encoder, and its decoder where that is faster, for processors.
 
 Measured: on processors with AMX or AVX-512 BF16 OpenVINO encodes a window of 30 s two to five times
-faster than CTranslate2 does, while CTranslate2 stays the faster decoder. Windows go through singly,
-so that a window's numbers cannot depend on its neighbours; batches gain OpenVINO next to nothing.
+faster than CTranslate2 does. Windows go through the encoder singly, so that a window's numbers
+cannot depend on its neighbours; batches gain OpenVINO next to nothing. CTranslate2's model is there
+in any case: it detects languages and aligns words.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,14 +20,20 @@ import numpy as np
 import openvino as ov
 
 from whisper_api.converted_weights import ConvertedWeights
-from whisper_api.engines.choice import Memory, choose_encoder
+from whisper_api.engines.choice import OWN, Memory, choose_encoder, choose_writer
 from whisper_api.engines.ctranslate2 import CTranslate2Engine, read_thresholds
-from whisper_api.engines.encoder import Chosen, Encoder, spectrogram
+from whisper_api.engines.encoder import spectrogram
 from whisper_api.engines.encodings import Encoding
-from whisper_api.engines.openvino_graph import Matrices, build_encoder
+from whisper_api.engines.openvino_decoder import BFLOAT16, FLOAT32, DecoderPlan, OpenVinoDecoder
+from whisper_api.engines.openvino_decoder_graph import DecoderShape
+from whisper_api.engines.openvino_graph import build_encoder
+from whisper_api.engines.openvino_layers import Matrices
+from whisper_api.engines.parts import Chosen, Parts
 from whisper_api.engines.placement import Placement, choose_placement
 from whisper_api.engines.timing import ENGINE_CLOCK
+from whisper_api.engines.writer import Writer
 from whisper_api.errors import SettingsError
+from whisper_api.tokens import WhisperTokenizer
 from whisper_api.types import WINDOW_SECONDS, Audio
 
 if TYPE_CHECKING:
@@ -36,6 +44,12 @@ if TYPE_CHECKING:
 _GROUP = 64
 """Values that share a scale where activations are quantized. Measured on widths of ``small``: of
 32, 64, 128 and 256 the fastest that stays closer to float32 than CTranslate2's int8 does."""
+
+
+AUDIO_POSITIONS = 1500
+"""What a window of 30 s is encoded to."""
+_STREAM_THREADS = 4
+"""Threads beyond which a window gains little from more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +66,22 @@ class Precision:
         return {
             "INFERENCE_PRECISION_HINT": self.hint,
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": self.group,
-            "INFERENCE_NUM_THREADS": max(1, place.threads) * place.replicas,
-            "NUM_STREAMS": place.replicas,
-            # CTranslate2's threads use the same cores.
-            "ENABLE_CPU_PINNING": False,
+            **threads_of(place),
         }
+
+
+def threads_of(place: Placement) -> dict[str, Any]:
+    """All of the place's threads, in streams of up to about four.
+
+    A lone window gets a whole stream; two that come together take turns, which costs them little.
+    """
+    total = max(1, place.threads) * place.replicas
+    return {
+        "INFERENCE_NUM_THREADS": total,
+        "NUM_STREAMS": max(1, total // _STREAM_THREADS),
+        # CTranslate2's threads use the same cores.
+        "ENABLE_CPU_PINNING": False,
+    }
 
 
 class OpenVinoEncoder:
@@ -75,7 +100,9 @@ class OpenVinoEncoder:
         self._mels = weights.shape("encoder/conv1/weight")[1]
         self._shortens = shortens
         graph = build_encoder(weights, precision.matrices)
-        compiled = _core().compile_model(graph, "CPU", precision.options(place))
+        options = precision.options(place)
+        self.streams = options["NUM_STREAMS"]
+        compiled = _core().compile_model(graph, "CPU", options)
         self._idle: SimpleQueue[Any] = SimpleQueue()
         for _ in range(place.replicas):
             self._idle.put(compiled.create_infer_request())
@@ -125,7 +152,7 @@ class OpenVinoEngine:
 def load_hybrid(
     files: ModelFiles, settings: Settings, formats: Sequence[Precision], own_competes: bool
 ) -> CTranslate2Engine:
-    """CTranslate2's decoder with the encoder of ``formats`` that is fastest here.
+    """A CTranslate2 model with the encoder of ``formats`` and the decoder that are fastest here.
 
     With ``own_competes`` CTranslate2's own encoder may win.
 
@@ -138,7 +165,7 @@ def load_hybrid(
     if place.device != "cpu":
         raise SettingsError("device: the openvino engine runs on cpu only.")
 
-    def choose(own: Encoder, shortens: bool) -> Chosen:
+    def choose(own: Parts, shortens: bool) -> Chosen:
         weights = ConvertedWeights(files.path / "model.bin")
 
         def make(precision: Precision) -> OpenVinoEncoder:
@@ -147,10 +174,54 @@ def load_hybrid(
         makers = {f"openvino {form.name}": partial(make, form) for form in formats}
         window = read_thresholds(files.decoding).window_seconds if shortens else WINDOW_SECONDS
         memory = Memory.of(settings.data_dir, files, place, (*makers, window, own_competes))
-        name, encoder, reason = choose_encoder(own, makers, window, memory, own_competes)
-        return Chosen(encoder, name.split()[0], reason)
+        name, encoder, reason = choose_encoder(own.encoder, makers, window, memory, own_competes)
+        writer, why = _writer(own.writer, files, settings, place, weights)
+        engine = "ctranslate2" if name == OWN and writer is own.writer else "openvino"
+        return Chosen(Parts(encoder, writer), engine, f"{reason}; {why}")
 
     return CTranslate2Engine.load(files, settings, choose)
+
+
+def _writer(
+    own: Writer, files: ModelFiles, settings: Settings, place: Placement, weights: ConvertedWeights
+) -> tuple[Writer, str]:
+    """The decoder, and why this one."""
+    plan = decoder_plan(files, place, settings.compute_type)
+    if settings.decoder == "ctranslate2" or (settings.decoder == "auto" and not has_bfloat16()):
+        why = "as set" if settings.decoder != "auto" else "the processor has no bfloat16"
+        return own, f"decoder ctranslate2, {why}"
+
+    tokenizer = WhisperTokenizer.from_file(files.path / "tokenizer.json", files.vocabulary_size)
+
+    def make() -> Writer:
+        return OpenVinoDecoder(plan, weights, tokenizer, place.replicas)
+
+    if settings.decoder == "openvino":
+        return make(), f"decoder openvino {plan.name}, as set"
+    name = f"openvino {plan.name}"
+    memory = Memory.of(settings.data_dir, files, place, ("decoder", name))
+    shape = (1, AUDIO_POSITIONS, DecoderShape.of(weights).width)
+    noise = np.random.default_rng(0).standard_normal(shape, np.float32)
+    return choose_writer(own, name, make, noise, tokenizer.sot, memory)
+
+
+def decoder_plan(files: ModelFiles, place: Placement, compute_type: str) -> DecoderPlan:
+    """The decoder in the format that fits ``compute_type`` and the processor."""
+    said = json.loads((files.path / "config.json").read_text(encoding="utf-8"))
+    fast = has_bfloat16() and compute_type != "float32"
+    options = {
+        "INFERENCE_PRECISION_HINT": "bf16" if fast else "f32",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+        **threads_of(place),
+    }
+    return DecoderPlan(
+        name="bfloat16" if fast else "float32",
+        matrices="int8" if fast else "float32",
+        numbers=BFLOAT16 if fast else FLOAT32,
+        options=options,
+        suppressed=tuple(said.get("suppress_ids") or ()),
+        suppressed_first=tuple(said.get("suppress_ids_begin") or ()),
+    )
 
 
 def precisions(wanted: str = "auto") -> list[Precision]:

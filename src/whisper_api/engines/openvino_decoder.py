@@ -21,23 +21,19 @@ from whisper_api.engines.base import DecodeParams
 from whisper_api.engines.encodings import Encoding
 from whisper_api.engines.openvino_decoder_graph import DecoderShape, build_cross, build_step
 from whisper_api.engines.openvino_layers import Matrices
-from whisper_api.engines.search import BEST_OF, Beam, Found, Rowwise, Search
+from whisper_api.engines.search import BEST_OF, Beam, Rowwise, Search
 from whisper_api.engines.search_rules import Rules
+from whisper_api.engines.writer import Written
 from whisper_api.tokens import CONTEXT, WhisperTokenizer
 
 _ROOMS = (64, 128, 256, CONTEXT)
 """Lengths of text that rows have room for; each is a shape that OpenVINO compiles for."""
+_UNFUSED = {"SNIPPETS_MODE": "DISABLE"}
+"""Attention as separate products: for one query at a time OpenVINO's fused code packs all keys and
+values anew in each step, which takes longer than to use them."""
 _HIDDEN = np.float32(-1e9)
 """Added to the scores of what must not be seen."""
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """One window's tokens."""
-
-    found: Found
-    no_speech_prob: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,34 +56,48 @@ BFLOAT16 = Numbers(ov.Type.bf16, np.uint16)
 FLOAT32 = Numbers(ov.Type.f32, np.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class DecoderPlan:
+    """How a decoder is built."""
+
+    name: str  #: of the number format
+    matrices: Matrices
+    numbers: Numbers  #: of keys and values
+    options: dict[str, Any]  #: of ``compile_model``
+    suppressed: tuple[int, ...]  #: ids that the checkpoint never writes
+    suppressed_first: tuple[int, ...]  #: and those it does not begin with
+
+
 class OpenVinoDecoder:
-    """A compiled decoder; thread-safe, several calls take turns with its parts."""
+    """A compiled decoder; see ``writer.Writer``."""
 
     def __init__(
-        self,
-        weights: ConvertedWeights,
-        matrices: Matrices,
-        numbers: Numbers,
-        options: dict[str, Any],
-        calls: int,
-        rules: Rules,
-        tokenizer: WhisperTokenizer,
+        self, plan: DecoderPlan, weights: ConvertedWeights, tokenizer: WhisperTokenizer, desks: int
     ) -> None:
-        """Build and compile; ``calls`` may run at the same time, each with memory of its own.
+        """Build and compile; so many ``desks``, each with memory of its own, serve calls that run
+        at the same time.
 
         Raises:
             ModelBroken: the file lacks a weight.
             RuntimeError: OpenVINO cannot compile it here.
         """
-        self._shape = DecoderShape.of(weights)
-        self._numbers, self._rules = numbers, rules
+        self.name = f"openvino {plan.name}"
+        self.streams = plan.options["NUM_STREAMS"]
+        shape, numbers = DecoderShape.of(weights), plan.numbers
+        self._rules = Rules(tokenizer, plan.suppressed, plan.suppressed_first, shape.vocabulary)
         self._sot, self._no_speech = tokenizer.sot, tokenizer.no_speech
+        cross = build_cross(weights, plan.matrices, numbers.kind)
+        step = build_step(weights, plan.matrices, numbers.kind)
         core = ov.Core()
-        cross = core.compile_model(build_cross(weights, matrices, numbers.kind), "CPU", options)
-        step = core.compile_model(build_step(weights, matrices, numbers.kind), "CPU", options)
+        compiled = core.compile_model(cross, "CPU", plan.options)
+        stepper = core.compile_model(step, "CPU", plan.options | _UNFUSED)
         self._idle: SimpleQueue[_Desk] = SimpleQueue()
-        for _ in range(calls):
-            self._idle.put(_Desk(cross, step, self._shape, numbers))
+        for _ in range(desks):
+            self._idle.put(_Desk(compiled, stepper, shape, numbers))
+
+    def most(self, params: DecodeParams) -> int:
+        """See ``Writer``."""
+        return CONTEXT
 
     def write(
         self, encodings: Sequence[Encoding], prompts: Sequence[list[int]], params: DecodeParams

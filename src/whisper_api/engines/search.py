@@ -27,7 +27,7 @@ class Found:
 
     tokens: list[int]
     score: float  #: sum of log-probabilities
-    logprobs: list[float] | None = None  #: of each token, where the search keeps them
+    logprobs: list[float] | None = None  #: of each token of text, where they are kept
 
     @property
     def normalised(self) -> float:
@@ -140,7 +140,7 @@ class Rowwise(Search):
             logprob = float(logits[token]) - log_total(logits)
             row.score += logprob
             row.ended = token == self.rules.eot
-            if not row.ended:
+            if token < self.rules.eot:
                 row.logprobs.append(logprob)
             row.tokens.append(token)
         return range(self.width)

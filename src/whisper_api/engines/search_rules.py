@@ -55,7 +55,7 @@ class Rules:
     def _apply(self, row: Values, tokens: list[int]) -> None:
         text, times = row[: self.begin], row[self.begin :]
         ended = tokens[-1] >= self.begin
-        if ended and tokens[-2:-1] and tokens[-2] >= self.begin or len(tokens) == 1 and ended:
+        if (ended and tokens[-2:-1] and tokens[-2] >= self.begin) or (len(tokens) == 1 and ended):
             times[:] = _NEVER
             return
         latest = next((token for token in reversed(tokens) if token >= self.begin), None)
