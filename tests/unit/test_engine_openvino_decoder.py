@@ -24,7 +24,7 @@ from whisper_api.types import SAMPLE_RATE, Audio
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
 
-from whisper_api.engines.openvino import OpenVinoEngine
+from whisper_api.engines.openvino import OpenVinoEngine, has_bfloat16
 
 BUNDLED = Path(str(files("whisper_api"))) / "assets" / "bundled"
 Engines = tuple[CTranslate2Engine, CTranslate2Engine]

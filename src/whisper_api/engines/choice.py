@@ -41,7 +41,8 @@ LIBRARIES = ("ctranslate2", "openvino")
 ENCODER, DECODER = "encoder", "decoder"
 _ROUNDS = 3
 _PROBED = 4  # windows that decoders are tried with
-_STEPS = 8
+_STEPS = 2, 10
+_TOKENS = 60  # in a window of 30 s, usually
 _FAR_SCORE = 0.5  # difference of log-probabilities at which a decoder counts as broken
 _SLOW = 2.0  # seconds of a first run that make further ones a waste
 _GAIN = 0.9  # another encoder takes memory of its own: it must be this much faster
@@ -134,7 +135,7 @@ def choose_writer(
         if not _agree(own, rival, noise, start):
             log.warning("the decoder %s is wrong on this machine and is not used", name)
             return own, f"decoder {OWN}: {name} is wrong here"
-        seconds = {one: _steps(writer, noise) for one, writer in ((OWN, own), (name, rival))}
+        seconds = {one: _text_seconds(writer, noise) for one, writer in ((OWN, own), (name, rival))}
     except RuntimeError as error:
         log.warning("the decoder %s does not run here: %s", name, error)
         return own, f"decoder {OWN}: {name} does not run here (see the log)"
@@ -150,14 +151,23 @@ def _agree(own: Writer, rival: Writer, noise: Encoding, start: int) -> bool:
     return abs(scores[0] - scores[1]) < _FAR_SCORE
 
 
-def _steps(writer: Writer, noise: Encoding) -> float:
-    """Seconds that some tokens for some windows take; the first run warms up."""
-    took = []
-    for _ in range(2):
-        started = perf_counter()
-        writer.probe([noise] * _PROBED, _STEPS)
-        took.append(perf_counter() - started)
-    return min(took) / writer.streams
+def _text_seconds(writer: Writer, noise: Encoding) -> float:
+    """Seconds that a text of usual length takes for some windows.
+
+    From the first tokens, which take the windows' cross-attention keys with them, and what some
+    more take: whole texts of large models would keep a server from starting for minutes.
+    """
+    windows = [noise] * _PROBED
+    writer.probe(windows, 1)  # warms up
+    few, more = (min(_seconds(writer, windows, steps) for _ in range(2)) for steps in _STEPS)
+    each = max(0.0, more - few) / (_STEPS[1] - _STEPS[0])
+    return (few + each * (_TOKENS - _STEPS[0])) / writer.streams
+
+
+def _seconds(writer: Writer, windows: Sequence[Encoding], steps: int) -> float:
+    started = perf_counter()
+    writer.probe(windows, steps)
+    return perf_counter() - started
 
 
 def distance(found: Encoding, expected: Encoding) -> float:
