@@ -45,7 +45,9 @@ _STEPS = 2, 10
 _TOKENS = 60  # in a window of 30 s, usually
 _FAR_SCORE = 0.5  # difference of log-probabilities at which a decoder counts as broken
 _SLOW = 2.0  # seconds of a first run that make further ones a waste
-_GAIN = 0.9  # another encoder takes memory of its own: it must be this much faster
+_GAIN = {ENCODER: 0.9, DECODER: 1.1}
+"""Share of CTranslate2's time that another one may take. An encoder has memory of its own, for which
+it must be faster; a decoder in OpenVINO uses less of it, and all threads for a lone window."""
 _FAR = 0.25
 """Relative distance (L2) from CTranslate2's output at which an encoder counts as broken. Quantized
 encoders of large models differ from each other by a tenth on noise."""
@@ -66,8 +68,8 @@ class Findings:
         """The name of the one to use."""
         others = {name: value for name, value in self.seconds.items() if name != OWN}
         fastest = min(others, key=lambda name: others[name], default=OWN)
-        own = self.seconds.get(OWN)
-        return OWN if own is not None and others.get(fastest, own) > _GAIN * own else fastest
+        own, gain = self.seconds.get(OWN), _GAIN[self.part]
+        return OWN if own is not None and others.get(fastest, own) > gain * own else fastest
 
     def __str__(self) -> str:
         ranked = sorted(self.seconds.items(), key=lambda pair: pair[1])

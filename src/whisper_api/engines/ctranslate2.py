@@ -72,7 +72,8 @@ class CTranslate2Engine:
         chosen = choose(own, shortens) if choose else Chosen(own, info.engine)
         self._encoder, self._writer = chosen.parts.encoder, chosen.parts.writer
         reason = "; ".join(filter(None, (info.reason, chosen.reason)))
-        self._info = replace(info, engine=chosen.engine, reason=reason)
+        replicas = chosen.replicas or info.replicas
+        self._info = replace(info, engine=chosen.engine, reason=reason, replicas=replicas)
         self._encodings = Encodings(_KEPT_BYTES)
         self._closed = False
 

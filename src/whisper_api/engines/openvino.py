@@ -177,7 +177,9 @@ def load_hybrid(
         name, encoder, reason = choose_encoder(own.encoder, makers, window, memory, own_competes)
         writer, why = _writer(own.writer, files, settings, place, weights)
         engine = "ctranslate2" if name == OWN and writer is own.writer else "openvino"
-        return Chosen(Parts(encoder, writer), engine, f"{reason}; {why}")
+        # One batch for each stream: two in one would only wait for each other.
+        replicas = 0 if writer is own.writer or settings.replicas else writer.streams
+        return Chosen(Parts(encoder, writer), engine, f"{reason}; {why}", replicas)
 
     return CTranslate2Engine.load(files, settings, choose)
 
@@ -194,7 +196,8 @@ def _writer(
     tokenizer = WhisperTokenizer.from_file(files.path / "tokenizer.json", files.vocabulary_size)
 
     def make() -> Writer:
-        return OpenVinoDecoder(plan, weights, tokenizer, place.replicas)
+        desks = settings.replicas or int(plan.options["NUM_STREAMS"])
+        return OpenVinoDecoder(plan, weights, tokenizer, desks)
 
     if settings.decoder == "openvino":
         return make(), f"decoder openvino {plan.name}, as set"

@@ -24,6 +24,7 @@ class Chosen:
     parts: Parts
     engine: str
     reason: str = ""
+    replicas: int = 0  #: batches that run at the same time; 0: as placed
 
 
 Choose = Callable[[Parts, bool], Chosen]
