@@ -61,8 +61,9 @@ class ModelSettings(Section):
     """Whether windows under 30 s are encoded without filling them up with silence: several times
     faster, and for most Whisper models less exact. ``auto`` is as the model's manifest says."""
     decoder: Literal["auto", "ctranslate2", "openvino"] = "auto"
-    """What writes the text where OpenVINO is installed and computes: its own decoder is faster on
-    processors with AMX or AVX-512 BF16, mostly in batches. ``auto`` measures."""
+    """What writes the text where OpenVINO is installed. Its own decoder has a lone window written
+    sooner on processors with AMX or AVX-512 BF16, in less memory; ``auto`` takes what does more
+    work in the same time, measured."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
     """Most windows in one batch."""
 

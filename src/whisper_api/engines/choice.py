@@ -45,9 +45,7 @@ _STEPS = 2, 10
 _TOKENS = 60  # in a window of 30 s, usually
 _FAR_SCORE = 0.5  # difference of log-probabilities at which a decoder counts as broken
 _SLOW = 2.0  # seconds of a first run that make further ones a waste
-_GAIN = {ENCODER: 0.9, DECODER: 1.1}
-"""Share of CTranslate2's time that another one may take. An encoder has memory of its own, for which
-it must be faster; a decoder in OpenVINO uses less of it, and all threads for a lone window."""
+_GAIN = 0.9  # another part takes memory of its own: it must be this much faster
 _FAR = 0.25
 """Relative distance (L2) from CTranslate2's output at which an encoder counts as broken. Quantized
 encoders of large models differ from each other by a tenth on noise."""
@@ -68,8 +66,8 @@ class Findings:
         """The name of the one to use."""
         others = {name: value for name, value in self.seconds.items() if name != OWN}
         fastest = min(others, key=lambda name: others[name], default=OWN)
-        own, gain = self.seconds.get(OWN), _GAIN[self.part]
-        return OWN if own is not None and others.get(fastest, own) > gain * own else fastest
+        own = self.seconds.get(OWN)
+        return OWN if own is not None and others.get(fastest, own) > _GAIN * own else fastest
 
     def __str__(self) -> str:
         ranked = sorted(self.seconds.items(), key=lambda pair: pair[1])
@@ -161,7 +159,7 @@ def _text_seconds(writer: Writer, noise: Encoding) -> float:
     """
     windows = [noise] * _PROBED
     writer.probe(windows, 1)  # warms up
-    few, more = (min(_seconds(writer, windows, steps) for _ in range(2)) for steps in _STEPS)
+    few, more = (_seconds(writer, windows, steps) for steps in _STEPS)
     each = max(0.0, more - few) / (_STEPS[1] - _STEPS[0])
     return (few + each * (_TOKENS - _STEPS[0])) / writer.streams
 
