@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -30,7 +30,12 @@ BUNDLED = Path(str(files("whisper_api"))) / "assets" / "bundled"
 Engines = tuple[CTranslate2Engine, CTranslate2Engine]
 
 
-def load(folder: Path, decoder: str, data: Path, compute_type: str = "float32") -> Any:
+def load(
+    folder: Path,
+    decoder: Literal["ctranslate2", "openvino"],
+    data: Path,
+    compute_type: str = "float32",
+) -> Any:
     settings = Settings(replicas=2, data_dir=data, compute_type=compute_type, decoder=decoder)
     return OpenVinoEngine.load(describe(folder, "some"), settings)
 
