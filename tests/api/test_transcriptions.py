@@ -20,7 +20,7 @@ URL = "/v1/audio/transcriptions"
 
 @pytest.fixture(scope="module")
 def wav(make_wav: MakeWav) -> bytes:
-    return make_wav({1.0: 42, 40.0: 43}, 60)
+    return make_wav({1.0: 42, 40.0: 43}, 70)
 
 
 async def post(client: httpx.AsyncClient, wav: bytes, path: str = URL, **data: Any) -> Any:
@@ -39,8 +39,8 @@ def problem(answer: httpx.Response) -> dict[str, Any]:
 async def test_json_is_openais_and_the_old_extras(client: httpx.AsyncClient, wav: bytes) -> None:
     body = (await post(client, wav)).json()
     assert body["text"] == "marker-0042 marker-0043"
-    assert body["usage"] == {"type": "duration", "seconds": 60}
-    assert body["duration_seconds"] == 60
+    assert body["usage"] == {"type": "duration", "seconds": 70}
+    assert body["duration_seconds"] == 70
     assert body["response_size_bytes"] == 23
     assert body["model"] == "fake"
     assert body["processing_time"] > 0

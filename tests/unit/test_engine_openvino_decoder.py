@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -28,6 +29,7 @@ from whisper_api.engines.openvino import OpenVinoEngine, has_bfloat16
 
 BUNDLED = Path(str(files("whisper_api"))) / "assets" / "bundled"
 Engines = tuple[CTranslate2Engine, CTranslate2Engine]
+NUMBERS = itertools.count()  # of windows: engines keep encodings by name
 
 
 def load(
@@ -57,7 +59,8 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Engines:
 
 def windows(audios: Sequence[Audio], **params: Any) -> list[WindowItem]:
     language = params.pop("language", "en")
-    return [WindowItem(f"{id(audio)}", audio, DecodeParams(language, **params)) for audio in audios]
+    asked = DecodeParams(language, **params)
+    return [WindowItem(f"{next(NUMBERS)}", audio, asked) for audio in audios]
 
 
 def recordings() -> list[Audio]:
