@@ -138,9 +138,9 @@ async def test_a_cancelled_task_stops_at_once_and_a_retry_goes_on_from_there(
     assert done["attempts"] == 2
     # What was saved is not decoded again.
     ends = list(accumulate(call.seconds for call in engine(app).calls[before:calls]))
-    assert first_window(engine(app), calls) == 1 + ends.index(
-        pytest.approx(kept["processed_seconds"], abs=0.001)
-    )
+    saved = sum(end <= kept["processed_seconds"] + 0.001 for end in ends)
+    assert saved > 0
+    assert first_window(engine(app), calls) == saved
     assert (await app.post(f"/v1/tasks/{ident}/retry")).json()["error"]["code"] == (
         "task_not_retriable"
     )
