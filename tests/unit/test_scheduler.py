@@ -382,8 +382,8 @@ async def test_a_replica_that_comes_free_leaves_others_what_they_can_do_at_the_s
         # The other one is about to end, too: half of the six are left to it.
         gates[1].set()
         await asyncio.gather(first[1], *rest)
-    assert [call.size for call in engine.calls[:2]] == [1, 1]
-    assert [call.size for call in engine.calls[2:]] == [3, 3]
+    # Sorted: the free replica's three may be done before the other one's first.
+    assert sorted(call.size for call in engine.calls) == [1, 1, 3, 3]
     await scheduler.close()
 
 
