@@ -1,6 +1,6 @@
 """Processor time and error of every encoder of this machine, for windows of several lengths.
 
-    python benchmarks/encoders.py [--model bundled | random:tiny | random:base | random:small]
+    python benchmarks/encoders.py [--model bundled | random:SHAPE]
 
 One thread; processor time, not wall time, so that neighbours on a busy machine weigh little. Errors
 are relative (L2), against CTranslate2 in float32 on the same weights.

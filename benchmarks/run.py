@@ -3,7 +3,7 @@
     python benchmarks/run.py [--model bundled] [--seconds 120] [--rounds 3] [--clients 4]
     python benchmarks/run.py --model random:small --tokens 50
 
-``random:tiny``, ``random:base`` and ``random:small`` are random weights (``shapes.py``) that write
+``random:tiny``, ``base``, ``small`` and ``turbo`` are random weights (``shapes.py``) that write
 ``--tokens`` tokens for each window, whoever decodes; the tokens are counted on every side.
 
 The server and every peer (``peers.py``) run in processes of their own; the server gets files over

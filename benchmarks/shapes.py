@@ -21,6 +21,7 @@ SHAPES = {
     "tiny": Shape(width=384, heads=6, layers=4),
     "base": Shape(width=512, heads=8, layers=6),
     "small": Shape(width=768, heads=12, layers=12),
+    "turbo": Shape(width=1280, heads=20, layers=32, mels=128, vocabulary=51_866, decoder_layers=4),
 }
 _NEVER = {
     "log_prob": -1e9,

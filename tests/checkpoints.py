@@ -31,6 +31,11 @@ class Shape:
     layers: int = 1
     mels: int = 80
     vocabulary: int = 51_865
+    decoder_layers: int = 0  #: as many as the encoder's, where 0
+
+    @property
+    def decoder(self) -> int:
+        return self.decoder_layers or self.layers
 
     @property
     def feed_forward(self) -> int:
@@ -114,7 +119,7 @@ def random_tensors(shape: Shape, seed: int = 0) -> dict[str, Array]:
 
     for side in ("encoder", "decoder"):
         norm(f"model.{side}.layer_norm")
-        for layer in range(shape.layers):
+        for layer in range(shape.layers if side == "encoder" else shape.decoder):
             name = f"model.{side}.layers.{layer}"
             attention(f"{name}.self_attn")
             if side == "decoder":
@@ -210,7 +215,7 @@ def _config(shape: Shape) -> dict[str, Any]:
         "activation_function": "gelu",
         "d_model": shape.width,
         "encoder_layers": shape.layers,
-        "decoder_layers": shape.layers,
+        "decoder_layers": shape.decoder,
         "encoder_attention_heads": shape.heads,
         "decoder_attention_heads": shape.heads,
         "encoder_ffn_dim": shape.feed_forward,
