@@ -19,6 +19,7 @@ from whisper_api.config import Settings
 from whisper_api.engines.base import Decoded, DecodeParams, Engine, WindowItem
 from whisper_api.errors import EngineError, EngineOutOfMemory
 from whisper_api.fairness import LANES, FairQueue, Share
+from whisper_api.fitting import Fitting
 from whisper_api.tracing import OFF, Tracing, Values
 from whisper_api.types import Audio, Lane
 
@@ -83,7 +84,7 @@ class Runner:
         self._replicas = max(1, engine.info.replicas)
         self._threads = ThreadPoolExecutor(self._replicas, thread_name_prefix="engine")
         self._item_seconds: float | None = None
-        self._fitting: int | None = None  #: windows that memory was seen to have room for
+        self._fitting = Fitting(settings.batch_size)
         self._begun: dict[int, tuple[float, int]] = {}  # running batches: since when, windows
         self._short_until = float("-inf")
         self._lane_until = dict.fromkeys(LANES, float("-inf"))
@@ -147,8 +148,7 @@ class Runner:
 
     def _most(self) -> int:
         """Windows in the next batch, by what memory takes."""
-        most = self._settings.batch_size
-        return most if self._fitting is None else min(most, self._fitting)
+        return self._fitting.most
 
     def _even_part(self) -> int:
         """Windows in the next batch with which all replicas would end at the same time.
@@ -211,20 +211,34 @@ class Runner:
                 job.done.set_result(outcome)
         self._soon()
 
-    async def _attempt(self, batch: Sequence[Job[Any]], halved: bool = False) -> list[Outcome]:
+    async def _attempt(self, batch: Sequence[Job[Any]]) -> list[Outcome]:
+        """Run a batch, in smaller pieces where memory does not take it."""
+        outcomes: list[Outcome] = []
+        while rest := batch[len(outcomes) :]:
+            piece = rest[: self._fitting.most]
+            try:
+                outcomes += await self._call(piece)
+            except EngineOutOfMemory as error:
+                self._fitting.failed(len(piece))
+                if len(piece) == 1:
+                    outcomes.append(error)
+                    continue
+                log.warning(
+                    "engine out of memory with %d windows; batches have %d from now on",
+                    len(piece),
+                    self._fitting.most,
+                )
+            except EngineError as error:
+                log.error("engine failed on a batch of %d windows: %s", len(piece), error)
+                outcomes += [error] * len(piece)
+            else:
+                if batch[0].params is not None:  # detection takes less
+                    self._fitting.held(len(piece))
+        return outcomes
+
+    async def _call(self, piece: Sequence[Job[Any]]) -> list[Outcome]:
         loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._threads, _compute, self.engine, batch)
-        except EngineOutOfMemory as error:
-            if halved or len(batch) == 1:
-                return [error] * len(batch)
-            log.warning("engine out of memory with %d windows; halving the batch", len(batch))
-            half = self._fitting = len(batch) // 2
-            first = await self._attempt(batch[:half], halved=True)
-            return first + await self._attempt(batch[half:], halved=True)
-        except EngineError as error:
-            log.error("engine failed on a batch of %d windows: %s", len(batch), error)
-            return [error] * len(batch)
+        return await loop.run_in_executor(self._threads, _compute, self.engine, piece)
 
     def _measure(self, batch: Sequence[Job[Any]], wall: float, started: float) -> None:
         audio = sum(job.seconds for job in batch)

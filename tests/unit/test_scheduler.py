@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from whisper_api.config import Settings
 from whisper_api.engines.base import Decoded, DecodeParams, WindowItem
 from whisper_api.engines.fake import MARKER_SAMPLES, FakeEngine, FakeOptions, make_marker
 from whisper_api.errors import EngineError, EngineOutOfMemory, Overloaded, ShuttingDown
+from whisper_api.fitting import Fitting
 from whisper_api.scheduler import UNMEASURED_RTF, Scheduler, Ticket
 from whisper_api.types import Audio, Lane
 
@@ -117,15 +119,23 @@ async def test_out_of_memory_halves_the_batch_once() -> None:
     await scheduler.close()
 
 
-async def test_out_of_memory_twice_is_an_error() -> None:
+async def test_only_windows_that_do_not_fit_alone_are_refused() -> None:
     scheduler = Scheduler(Settings(batch_size=8))
     engine = FakeEngine(FakeOptions(oom_above=1))
     async with scheduler.admit() as ticket:
         ticket.bind(engine)
-        results = await asyncio.gather(
+        results = await asyncio.gather(*(decode(ticket, n) for n in range(8)))
+    assert texts(results) == [f"marker-{n:04d}" for n in range(8)]
+    assert [call.size for call in engine.calls] == [8, 4, 2, *[1] * 8]
+    await scheduler.close()
+
+    scheduler, engine = Scheduler(Settings(batch_size=4)), FakeEngine(FakeOptions(oom_above=0))
+    async with scheduler.admit() as ticket:
+        ticket.bind(engine)
+        failures = await asyncio.gather(
             *(decode(ticket, n) for n in range(4)), return_exceptions=True
         )
-    assert all(isinstance(result, EngineOutOfMemory) for result in results)
+    assert all(isinstance(failure, EngineOutOfMemory) for failure in failures)
     await scheduler.close()
 
 
@@ -308,14 +318,21 @@ async def test_a_higher_lane_bounds_the_batches_of_lower_ones() -> None:
     await timed.scheduler.close()
 
 
-async def test_memory_that_was_too_small_once_is_remembered() -> None:
+async def test_memory_that_was_too_small_once_is_remembered_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("whisper_api.batching.Fitting", partial(Fitting, patience=4))
     scheduler = Scheduler(Settings(batch_size=8))
     engine = FakeEngine(FakeOptions(oom_above=4))
     async with scheduler.admit() as ticket:
         ticket.bind(engine)
         await asyncio.gather(*(decode(ticket, n) for n in range(8)))
         await asyncio.gather(*(decode(ticket, n) for n in range(8)))
-    assert [call.size for call in engine.calls] == [8, 4, 4, 4, 4]
+        assert [call.size for call in engine.calls] == [8, 4, 4, 4, 4]
+        engine.options = FakeOptions()  # there is room again
+        for _ in range(12):
+            await asyncio.gather(*(decode(ticket, n) for n in range(8)))
+        assert engine.calls[-1].size == 8
     await scheduler.close()
 
 
