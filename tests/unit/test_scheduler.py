@@ -379,11 +379,14 @@ async def test_replicas_share_what_waits_evenly() -> None:
 async def test_a_replica_that_comes_free_leaves_others_what_they_can_do_at_the_same_time() -> None:
     now = 0.0
     gates = {0: threading.Event(), 1: threading.Event()}
+    both = threading.Barrier(2, timeout=30)
 
     def gate(items: Sequence[WindowItem]) -> None:
         number = int(items[0].key[1:])
         if number in gates:
             assert gates[number].wait(30)
+        else:  # or the free replica would be done before the other one's first
+            both.wait()
 
     scheduler = Scheduler(Settings(batch_size=8), clock=lambda: now)
     engine = FakeEngine(FakeOptions(replicas=2), on_decode=gate)
@@ -399,7 +402,6 @@ async def test_a_replica_that_comes_free_leaves_others_what_they_can_do_at_the_s
         # The other one is about to end, too: half of the six are left to it.
         gates[1].set()
         await asyncio.gather(first[1], *rest)
-    # Sorted: the free replica's three may be done before the other one's first.
     assert sorted(call.size for call in engine.calls) == [1, 1, 3, 3]
     await scheduler.close()
 
