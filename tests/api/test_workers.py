@@ -7,12 +7,14 @@ from pathlib import Path
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
 from tests.api.conftest import OpenApp
 from tests.conftest import MakeWav
 
 from whisper_api.api.worker_app import create_worker_app
 from whisper_api.config import Settings
 from whisper_api.errors import SettingsError
+from whisper_api.runtime import open_runtime
 
 
 async def test_a_server_of_its_own_lists_itself_and_is_not_drained(
@@ -57,6 +59,29 @@ async def test_the_scaling_signal_counts_tasks_that_wait(
         speed = families["whisper_cluster_speed"].samples[0].value
         backlog = families["whisper_cluster_backlog_seconds"].samples[0].value
         assert backlog == pytest.approx(20 / speed)
+
+
+async def test_a_workers_figures_are_for_who_has_a_key_as_the_servers_are(tmp_path: Path) -> None:
+    key = "sk-boss-0123456789abcdef"
+    cross, bearer = {"sec-fetch-site": "cross-site"}, {"authorization": f"Bearer {key}"}
+    wrong, elsewhere = {"authorization": "Bearer wrong"}, {"host": "evil.example"}
+    cases: dict[tuple[SecretStr, ...], list[tuple[dict[str, str], list[int]]]] = {
+        (): [({}, [200, 200]), (cross, [200, 403]), (elsewhere, [400, 400])],
+        (SecretStr(key),): [({}, [200, 401]), (wrong, [200, 401]), (bearer, [200, 200])],
+    }
+    chosen = Settings(data_dir=tmp_path, engine="fake", model_path="fake")
+    async with open_runtime(chosen) as runtime:
+        for keys, asked in cases.items():
+            app = create_worker_app(chosen.model_copy(update={"api_keys": keys}))
+            app.state.runtime = runtime
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+                for headers, statuses in asked:
+                    for path, status in zip(("/health", "/metrics"), statuses, strict=True):
+                        answer = await http.get(path, headers=headers)
+                        assert answer.status_code == status
+                        assert answer.headers["x-request-id"]
+                        assert status == 200 or answer.json()["error"]["message"]
 
 
 async def test_a_worker_without_a_shared_database_does_not_start(tmp_path: Path) -> None:

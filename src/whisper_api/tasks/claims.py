@@ -12,7 +12,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
@@ -68,7 +68,7 @@ class Claims:
             isolation_level="AUTOCOMMIT",
             connect_args={**CONNECTING, **TCP},
         )
-        self._start(self._listen, "work-listener")
+        self._start(_Listener(self).run, "work-listener")
 
     def take(self, name: str, kind: Kind, most: int, every: float) -> None:
         """Take from a queue from now on, at most so many at the same time.
@@ -81,7 +81,7 @@ class Claims:
     def close(self) -> None:
         """Take nothing more; a look that has begun is waited for."""
         self.stop.set()
-        self._ring()
+        self.ring()
         for thread in self._threads:
             thread.join(10)
         self._engine.dispose()
@@ -91,26 +91,54 @@ class Claims:
         self._threads.append(thread)
         thread.start()
 
-    def _ring(self, name: str | None = None) -> None:
+    def ring(self, name: str | None = None) -> None:
+        """Have one queue looked at, or all of them."""
         for queue in tuple(self._queues.values()):
             if name in (None, queue.name):
                 queue.bell.set()
 
-    def _listen(self) -> None:
-        while not self.stop.is_set():
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[Any]:
+        """A connection of the driver's that hears of new work."""
+        with self._engine.connect() as connection:
+            connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+            yield connection.connection.driver_connection
+
+
+class _Listener:
+    """Hears of new work; the log says once that it does not, and once that it does again."""
+
+    def __init__(self, claims: Claims) -> None:
+        self._claims = claims
+        self._deaf = False
+
+    def run(self) -> None:
+        """Listen until told to stop."""
+        stop = self._claims.stop
+        while not stop.is_set():
             try:
-                with self._engine.connect() as connection:
-                    connection.exec_driver_sql(f"LISTEN {CHANNEL}")
-                    self._ring()  # for what was said while nobody listened
-                    self._hear(connection.connection.driver_connection)
+                with self._claims.listening() as driver:
+                    self._tell(None)
+                    self._claims.ring()  # for what was said while nobody listened
+                    self._hear(driver)
             except Exception as error:  # the driver's own come as they are
-                log.debug("new work is not heard of: %s", type(error).__name__)
-                self.stop.wait(RETRY_S)
+                self._tell(error)
+                stop.wait(RETRY_S)
 
     def _hear(self, driver: Any) -> None:
-        while not self.stop.is_set():
+        while not self._claims.stop.is_set():
             for told in driver.notifies(timeout=LISTEN_S, stop_after=1):
-                self._ring(told.payload or None)
+                self._claims.ring(told.payload or None)
+
+    def _tell(self, error: Exception | None) -> None:
+        if self._deaf == (error is not None):
+            return
+        self._deaf = error is not None
+        if error is None:
+            log.info("new work is heard of again")
+        else:
+            kind = type(error).__name__
+            log.warning("new work is not heard of, only looked for now and then: %s", kind)
 
 
 class _Queue:
