@@ -67,7 +67,7 @@ class WindowDecoder:
             if attempts and not self._budget.take():
                 break
             decoded = await self._attempt(key, window, temperature)
-            match judge(decoded, thresholds):
+            match judge(decoded, thresholds, window.faint):
                 case Verdict.GOOD:
                     return decoded, ()
                 case Verdict.SILENT:

@@ -248,7 +248,7 @@ class Pipeline:
         if options.language is not None:
             return options.language, 1.0
         candidates = options.languages or engine.info.languages
-        voters = _voters(windows)
+        voters = voters_of(windows)
         if len(candidates) == 1 or not voters:
             return candidates[0], 1.0 if len(candidates) == 1 else 0.0
         ballots = await asyncio.gather(
@@ -356,8 +356,12 @@ def elect(
     return winner, min(1.0, scores[winner] / mass) if mass > 0 else 0.0
 
 
-def _voters(windows: Sequence[Window]) -> list[Window]:
-    """Windows spread over the file, in each stretch the one with most speech."""
+def voters_of(windows: Sequence[Window]) -> list[Window]:
+    """Windows spread over the file, in each stretch the one with most speech.
+
+    Those that hold faint sounds alone are asked only where there are no others.
+    """
+    windows = [window for window in windows if not window.faint] or windows
     count = min(VOTES, len(windows))
     stretches = [
         windows[i * len(windows) // count : (i + 1) * len(windows) // count] for i in range(count)

@@ -21,9 +21,13 @@ class Verdict(StrEnum):
     UNSURE = "unsure"  #: too improbable: decode again
 
 
-def judge(decoded: Decoded, thresholds: Thresholds) -> Verdict:
-    """Whether ``decoded`` may stand."""
+def judge(decoded: Decoded, thresholds: Thresholds, faint: bool = False) -> Verdict:
+    """Whether ``decoded`` may stand; of ``faint`` sounds only what leaves no doubt."""
     unsure = decoded.avg_logprob < thresholds.log_prob
+    if faint:
+        loops = decoded.compression_ratio > thresholds.compression_ratio
+        doubtful = unsure or loops or decoded.no_speech_prob > thresholds.no_speech
+        return Verdict.SILENT if doubtful else Verdict.GOOD
     if decoded.no_speech_prob > thresholds.no_speech and (unsure or not decoded.text.strip()):
         return Verdict.SILENT
     if decoded.compression_ratio > thresholds.compression_ratio:

@@ -111,7 +111,7 @@ class Window:
     index: int
     start: int  #: first sample
     stop: int  #: one past the last sample
-    voiced: float = 0.0  #: seconds of speech the VAD found inside
+    voiced: float = 0.0  #: seconds of speech the VAD found inside; 0 where it doubts all
     spans: tuple[tuple[int, int], ...] = ()
     """Speech inside, as sample pairs of the waveform, ascending."""
 
@@ -120,6 +120,11 @@ class Window:
         """Seconds of audio in the window."""
         return (self.stop - self.start) / SAMPLE_RATE
 
+    @property
+    def faint(self) -> bool:
+        """Whether it holds only sounds that the VAD doubts to be speech."""
+        return bool(self.spans) and not self.voiced
+
 
 @dataclass(frozen=True, slots=True)
 class VadOptions:
@@ -127,6 +132,7 @@ class VadOptions:
 
     enabled: bool = True
     threshold: float = 0.5
+    faint: float = 0.4  #: share of ``threshold`` that is enough for sounds that stand out; 1: none
     min_speech_ms: int = 64
     min_silence_ms: int = 500
     speech_pad_ms: int = 300

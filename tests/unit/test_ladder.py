@@ -116,6 +116,13 @@ async def test_silence_ends_at_once(waveform: Waveform) -> None:
     assert len(engine.calls) == 1
 
 
+async def test_unlikely_text_of_faint_sounds_is_dropped_at_once(waveform: Waveform) -> None:
+    engine = FakeEngine(transform=bad_below(9, avg_logprob=-2.0))
+    result, _ = await run(waveform, engine, replace(WHOLE, voiced=0.0))
+    assert result.decoded is None
+    assert len(engine.calls) == 1
+
+
 async def test_speech_without_text_is_decoded_again(waveform: Waveform) -> None:
     def forgets_the_second(item: WindowItem, decoded: Decoded) -> Decoded:
         if item.audio.size == 20 * RATE:

@@ -43,6 +43,16 @@ def test_judge(change: dict[str, object], verdict: Verdict) -> None:
     assert judge(replace(GOOD, **change), LIMITS) is verdict  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "change", [{"avg_logprob": -1.5}, {"compression_ratio": 3.0}, {"no_speech_prob": 0.9}]
+)
+def test_faint_sounds_get_no_text_where_anything_speaks_against_it(
+    change: dict[str, float],
+) -> None:
+    assert judge(GOOD, LIMITS, faint=True) is Verdict.GOOD
+    assert judge(replace(GOOD, **change), LIMITS, faint=True) is Verdict.SILENT  # type: ignore[arg-type]
+
+
 def test_best_prefers_text_that_does_not_loop() -> None:
     loop = replace(GOOD, avg_logprob=-0.1, compression_ratio=9.0)
     weak = replace(GOOD, avg_logprob=-2.0)

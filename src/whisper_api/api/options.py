@@ -249,6 +249,7 @@ def _vad(fields: Fields, settings: Settings) -> VadOptions:
     return VadOptions(
         enabled=_bool(fields, "vad_filter", settings.vad),
         threshold=_number(fields, "vad_threshold", 0.05, 0.95, settings.vad_threshold),
+        faint=settings.vad_faint,
         min_speech_ms=whole("vad_min_speech_ms", 0, 10_000, settings.vad_min_speech_ms),
         min_silence_ms=whole("vad_min_silence_ms", 32, 10_000, settings.vad_min_silence_ms),
         speech_pad_ms=whole("vad_speech_pad_ms", 0, 5_000, settings.vad_speech_pad_ms),

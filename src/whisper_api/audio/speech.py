@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from whisper_api.audio.cuts import FRAME, Activity, Span, Values, cut_windows, energy_of
+from whisper_api.audio.faint import doubted, emphasised, faint_runs, joined
 from whisper_api.errors import ModelBroken
 from whisper_api.types import SAMPLE_RATE, Audio, Options, VadOptions, Waveform, Window
 
 _CONTEXT = 64
 _BLOCK = 512 * FRAME  # samples read at a time: 16 s
 _HYSTERESIS = 0.15
+_PER_MS = SAMPLE_RATE // 1000
 _HEAD = 64 * FRAME  # 2 s
 _PAUSE = np.zeros((6, FRAME), np.float32)
 
@@ -69,12 +71,12 @@ class SpeechDetector:
         vad: VadOptions,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> list[Span]:
-        """Stretches of speech in a waveform, as ``find_spans`` gives them.
+        """Stretches of speech in a waveform, as ``find_spans`` gives them, with faint ones.
 
         Raises:
             Cancelled: ``cancelled()`` became true between two blocks.
         """
-        return find_spans(self.listen(waveform, cancelled).speech, waveform.samples, vad)
+        return _hear_out(self.listen(waveform, cancelled), waveform.samples, vad)[0]
 
     def listen(self, waveform: Waveform, cancelled: Callable[[], bool] = lambda: False) -> Activity:
         """Speech and energy of every frame, read from disk in one go.
@@ -133,27 +135,34 @@ def plan_windows(
     """
     longest = int(options.chunk_length_s * SAMPLE_RATE)
     if options.vad.enabled:
-        activity = detector.listen(waveform, cancelled)
-        spans = find_spans(activity.speech, waveform.samples, options.vad)
+        heard = detector.listen(waveform, cancelled)
+        spans, sure, activity = _hear_out(heard, waveform.samples, options.vad)
     else:
         activity = _loudness(waveform, cancelled)
         spans = [(0, waveform.samples)]
-    return cut_windows(spans, activity, longest, _unvoiced(options.vad.threshold))
+        sure = [(0, activity.speech.size)]
+    windows = cut_windows(spans, activity, longest, _unvoiced(options.vad.threshold))
+    return doubted(windows, sure)
 
 
 def find_spans(speech: Values, samples: int, vad: VadOptions) -> list[Span]:
-    """Stretches of speech as sample pairs: ascending, padded, never overlapping.
+    """Stretches of certain speech as sample pairs: ascending, padded, never overlapping.
 
     Speech starts at ``threshold`` and ends after ``min_silence_ms`` under it less 0.15.
     """
-    per_ms = SAMPLE_RATE // 1000
-    silence = max(1, vad.min_silence_ms * per_ms // FRAME)
-    shortest = vad.min_speech_ms * per_ms
-    spans: list[Span] = []
-    for first, last in _runs(speech, vad.threshold, silence):
-        if (last - first) * FRAME >= shortest:
-            spans.append((first * FRAME, min(last * FRAME, samples)))
-    return _padded(spans, vad.speech_pad_ms * per_ms, samples)
+    return _padded(_runs(speech, vad, vad.threshold), samples, vad)
+
+
+def _hear_out(
+    activity: Activity, samples: int, vad: VadOptions
+) -> tuple[list[Span], list[Span], Activity]:
+    """Spans with the faint ones, runs of frames that are surely speech, and what to cut by."""
+    sure = _runs(activity.speech, vad, vad.threshold)
+    possible = _runs(activity.speech, vad, vad.threshold * vad.faint) if vad.faint < 1 else []
+    faint = [run for run in faint_runs(activity, possible, sure) if _long_enough(*run, vad)]
+    if faint:
+        activity = emphasised(activity, faint, 1 / vad.faint)
+    return _padded(joined(sure, faint), samples, vad), sure, activity
 
 
 def read_blocks(waveform: Waveform, block: int = _BLOCK) -> Iterator[Audio]:
@@ -194,9 +203,19 @@ def _unvoiced(threshold: float) -> float:
     return max(threshold - _HYSTERESIS, 0.01)
 
 
-def _runs(speech: Values, threshold: float, silence: int) -> Iterator[Span]:
+def _runs(speech: Values, vad: VadOptions, threshold: float) -> list[Span]:
+    """Frame pairs of speech that is long enough."""
+    silence = max(1, vad.min_silence_ms * _PER_MS // FRAME)
+    low = _unvoiced(threshold) if threshold == vad.threshold else threshold / 2
+    return [run for run in _all_runs(speech, threshold, low, silence) if _long_enough(*run, vad)]
+
+
+def _long_enough(first: int, last: int, vad: VadOptions) -> bool:
+    return (last - first) * FRAME >= vad.min_speech_ms * _PER_MS
+
+
+def _all_runs(speech: Values, threshold: float, low: float, silence: int) -> Iterator[Span]:
     """Frame pairs: from a frame at ``threshold`` to ``silence`` frames under the lower one."""
-    low = _unvoiced(threshold)
     start, quiet = -1, 0
     for frame, value in enumerate(speech.tolist()):
         if value >= threshold and start < 0:
@@ -210,8 +229,10 @@ def _runs(speech: Values, threshold: float, silence: int) -> Iterator[Span]:
         yield start, speech.size - quiet
 
 
-def _padded(spans: Sequence[Span], pad: int, samples: int) -> list[Span]:
-    """Every span ``pad`` samples longer on both sides, neighbours meeting half-way."""
+def _padded(runs: Sequence[Span], samples: int, vad: VadOptions) -> list[Span]:
+    """Frames to samples, every span padded on both sides, neighbours meeting half-way."""
+    pad = vad.speech_pad_ms * _PER_MS
+    spans = [(first * FRAME, min(last * FRAME, samples)) for first, last in runs]
     padded: list[Span] = []
     for index, (start, stop) in enumerate(spans):
         left = spans[index - 1][1] if index else 0

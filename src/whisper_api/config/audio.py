@@ -70,6 +70,9 @@ class SpeechSettings(Section):
     """Long recordings in which speech is looked for at the same time, at low priority."""
     vad_threshold: Annotated[float, Field(ge=0.05, le=0.95)] = 0.5
     """Speech probability from which a stretch counts as speech."""
+    vad_faint: Annotated[float, Field(ge=0.1, le=1)] = 0.4
+    """Share of ``vad_threshold`` that is enough for sounds that stand out, such as whispers. Where
+    nothing else is heard they get text only if the model is sure of it. 1 ignores them."""
     vad_min_speech_ms: Annotated[int, Field(ge=0, le=10_000)] = 64
     """Shortest stretch of speech that is kept."""
     vad_min_silence_ms: Annotated[int, Field(ge=32, le=10_000)] = 500
