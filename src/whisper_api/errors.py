@@ -31,6 +31,7 @@ WhisperApiError
     RateLimited               the caller's own limit is used up
     ShuttingDown              the server drains
     ModelLoading
+    ModelUnavailable          no worker that is here now has it
     StorageFull               the disk or the database has no room
   ServerError                 the server's fault
     EngineError               the engine failed on a batch
@@ -277,6 +278,13 @@ class ModelLoading(CapacityError):
     """The model is being loaded; try again later."""
 
     default_code = "model_loading"
+
+
+class ModelUnavailable(CapacityError):
+    """No worker that is here now has the model; try again later."""
+
+    default_param = "model"
+    default_code = "model_unavailable"
 
 
 class StorageFull(CapacityError):

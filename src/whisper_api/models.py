@@ -28,7 +28,7 @@ from whisper_api.accelerators import wants_checkpoints
 from whisper_api.checkpoint import PICKLED, is_hugging_face
 from whisper_api.config import Settings
 from whisper_api.convert import convert_folder
-from whisper_api.errors import ModelBroken, ModelNotFound, ServerError
+from whisper_api.errors import ModelBroken, ModelNotFound, ModelUnavailable, ServerError
 from whisper_api.hub import Progress, fetch
 from whisper_api.model_entries import ORIGIN, ModelEntry, entry_of, read_origin
 from whisper_api.model_folder import (
@@ -53,6 +53,8 @@ from whisper_api.model_names import (
 
 __all__ = ["ModelEntry", "ModelFiles", "ModelStore", "Progress", "RemoteModels"]
 
+WORKER_S = 5.0
+"""Seconds after which a worker that is being started may have shown itself."""
 _DIGESTED = ("*.safetensors", "*.json", "merges.txt")
 
 
@@ -353,6 +355,30 @@ class RemoteModels(ModelStore):
 
     offered: Callable[[], Collection[str]] = staticmethod(tuple)
     """Ids that workers have announced."""
+
+    def resolve(self, name: str | None = None) -> ModelFiles:
+        """As ``ModelStore.resolve``.
+
+        Raises:
+            ModelUnavailable: there are workers, and none of them has it.
+        """
+        files = super().resolve(name)
+        if (error := self.absence(files.id)) is not None:
+            raise error
+        return files
+
+    def absence(self, model: str) -> ModelUnavailable | None:
+        """Why ``model`` would be waited for in vain; None where it would not.
+
+        Where there is no worker at all one is to come, and work waits for it.
+        """
+        offered = self.offered()
+        if not offered or model in offered:
+            return None
+        return ModelUnavailable(
+            f"No worker has the model {model!r} now. They have: {', '.join(sorted(offered))}.",
+            retry_after=WORKER_S,
+        )
 
     def _look(self, name: str) -> ModelFiles:
         if name in ("", DEFAULT, self._settings.model_path, self.default_name):

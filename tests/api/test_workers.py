@@ -14,7 +14,8 @@ from tests.conftest import MakeWav
 from whisper_api.api.worker_app import create_worker_app
 from whisper_api.config import Settings
 from whisper_api.errors import SettingsError
-from whisper_api.runtime import open_runtime
+from whisper_api.models import RemoteModels
+from whisper_api.runtime import Runtime, open_runtime
 
 
 async def test_a_server_of_its_own_lists_itself_and_is_not_drained(
@@ -82,6 +83,29 @@ async def test_a_workers_figures_are_for_who_has_a_key_as_the_servers_are(tmp_pa
                         assert answer.status_code == status
                         assert answer.headers["x-request-id"]
                         assert status == 200 or answer.json()["error"]["message"]
+
+
+async def test_an_api_node_says_that_no_worker_has_its_model(
+    open_app: OpenApp, make_wav: MakeWav
+) -> None:
+    async with open_app() as client:
+        runtime: Runtime = client.app.state.runtime  # type: ignore[attr-defined]
+        runtime.ready = True  # as without an engine from the start
+        assert (await client.get("/ready")).status_code == 200
+        remote = RemoteModels(runtime.settings)
+        remote.offered = lambda: {"medium"}
+        runtime.store = remote
+        files = {"file": ("a.wav", make_wav({0.5: 1}, 1))}
+        answers = [await client.get("/ready")]
+        for path in ("/v1/audio/transcriptions", "/v1/audio/transcriptions/async"):
+            answers.append(await client.post(path, files=files))
+        for answer in answers:
+            assert answer.status_code == 503
+            assert answer.headers["retry-after"] == "5"
+            error = answer.json()["error"]
+            assert error["code"] == "model_unavailable"
+            assert "'fake'" in error["message"]
+        assert answers[0].json()["status"] == "failed"
 
 
 async def test_a_worker_without_a_shared_database_does_not_start(tmp_path: Path) -> None:

@@ -15,10 +15,13 @@ from tests.conftest import MakeWav
 
 from whisper_api.audio.scratch import Scratch
 from whisper_api.config import Settings
-from whisper_api.errors import NotFound, Overloaded
+from whisper_api.database import Database
+from whisper_api.errors import ModelNotFound, ModelUnavailable, NotFound, Overloaded
+from whisper_api.models import RemoteModels
 from whisper_api.pipeline import Update
 from whisper_api.runtime import Runtime, open_runtime
 from whisper_api.tables import tasks
+from whisper_api.tasks.cluster import About, Cluster, Snapshot, Worker
 from whisper_api.tasks.record import Asked, Status
 from whisper_api.tasks.remote import RemoteStream, Watch
 from whisper_api.tasks.request_store import Standing
@@ -207,3 +210,35 @@ async def test_a_part_that_ends_unexpectedly_is_left_to_whoever_merges(
         monkeypatch.setattr(runner._spread.store, "fail", left)
         assert await runner.part("task_1", 0, 7) == 0
     left.assert_awaited_once_with("task_1", 7)
+
+
+async def test_a_model_that_no_worker_has_is_not_waited_for(tmp_path: Path) -> None:
+    def here(*models: tuple[str, ...]) -> None:
+        workers = [
+            Worker(
+                f"w-{number}", "worker", About("host", 1, "1", 0.0, stored=stored), "2", 0.0, False
+            )
+            for number, stored in enumerate(models)
+        ]
+        cluster.latest = Snapshot(tuple(workers))
+
+    settings = Settings(data_dir=tmp_path, model_path="small", local_engine=False)
+    database, store = Database(settings), RemoteModels(settings)
+    cluster = Cluster(database)
+    store.offered = lambda: cluster.latest.offered
+    # None is there at all: one is to come.
+    assert store.resolve().id == "small"
+    here(("medium",), ("bundled",))
+    with pytest.raises(ModelUnavailable, match=r"'small'.*bundled, medium") as refused:
+        store.resolve("whisper-1")
+    assert refused.value.retry_after > 1
+    assert store.resolve("medium").id == "medium"
+    with pytest.raises(ModelNotFound):
+        store.resolve("large-v3")
+    here(("medium",), ("small",))
+    assert store.resolve().id == "small"
+    # One that was there a moment ago, too.
+    here(("small",))
+    with pytest.raises(ModelUnavailable, match="'medium'"):
+        store.resolve("medium")
+    database.close()

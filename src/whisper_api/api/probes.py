@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Literal
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -13,9 +14,11 @@ from whisper_api.api import schemas
 from whisper_api.api.errors import SERVER, error_body
 from whisper_api.engines.base import EngineInfo
 from whisper_api.errors import DatabaseUnavailable, WhisperApiError
+from whisper_api.models import RemoteModels
 from whisper_api.runtime import Runtime
 
 router = APIRouter(tags=["System"])
+Status = Literal["ready", "loading", "failed", "stopping"]
 
 
 @router.head("/health", include_in_schema=False)
@@ -35,22 +38,17 @@ async def ready(request: Request) -> Response:
     """The default model and what it runs on; 503 with reasons until it is loaded."""
     runtime: Runtime = request.app.state.runtime
     state = schemas.Ready(status="ready", version=__version__)
-    if runtime.stopping:
-        state.status, state.reasons = "stopping", ["The server is shutting down."]
-    elif runtime.tasks.node.draining and request.app.state.engine_only:
-        state.status, state.reasons = "stopping", ["An administrator has drained this worker."]
-    elif runtime.failure is not None:
-        state.status, state.reasons = "failed", [runtime.failure]
-    elif not runtime.ready:
-        state.status, state.reasons = "loading", ["The model is being loaded."]
+    code: str | None = None
+    if (obstacle := _obstacle(runtime, request.app.state.engine_only)) is not None:
+        state.status, reason, code = obstacle
+        state.reasons = [reason]
     if info := engine_of(runtime):
         state.model, state.engine, state.device = info.model, info.engine, info.device
         state.compute_type, state.replicas = info.compute_type, info.replicas
         state.chosen_because = info.reason
         state.note = await _note(request, info.model)
-    code = "shutting_down" if runtime.stopping else f"model_{state.status}"
     if not await runtime.database.healthy():
-        code = "database_unavailable" if state.status == "ready" else code
+        code = code or "database_unavailable"
         state.status = "failed"
         state.reasons.append(DatabaseUnavailable().message)
     if state.status == "ready":
@@ -65,6 +63,21 @@ async def metrics(request: Request) -> Response:
     runtime: Runtime = request.app.state.runtime
     text = await asyncio.to_thread(generate_latest, runtime.metrics.registry)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+def _obstacle(runtime: Runtime, engine_only: bool) -> tuple[Status, str, str | None] | None:
+    """Why the default model does not answer: status, reason and code; None where it does."""
+    if runtime.stopping:
+        return "stopping", "The server is shutting down.", "shutting_down"
+    if engine_only and runtime.tasks.node.draining:
+        return "stopping", "An administrator has drained this worker.", "model_stopping"
+    if runtime.failure is not None:
+        return "failed", runtime.failure, "model_failed"
+    if not runtime.ready:
+        return "loading", "The model is being loaded.", "model_loading"
+    store = runtime.store
+    absence = store.absence(store.default_name) if isinstance(store, RemoteModels) else None
+    return None if absence is None else ("failed", absence.message, absence.code)
 
 
 def engine_of(runtime: Runtime) -> EngineInfo | None:
