@@ -17,6 +17,7 @@ import math
 from bisect import insort
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heapreplace
 from typing import Generic, TypeVar
 
 from whisper_api.types import Lane
@@ -44,6 +45,10 @@ class Share(Generic[J]):
     short: bool = True  #: whether its request has little audio
     left: float = 0.0  #: seconds of its request's audio that are not done yet
     waiting: list[Waiting[J]] = field(default_factory=list)
+
+
+_Place = tuple[tuple[float, float, bool], int, Waiting[J]]
+"""Rank, number and next job of a share."""
 
 
 class FairQueue(Generic[J]):
@@ -89,12 +94,10 @@ class FairQueue(Generic[J]):
 
     def next_lane(self) -> Lane | None:
         """The lane that the next batch comes from; None where nothing waits."""
-        lanes = [lane for lane in LANES if self._live(lane)]
-        if not lanes:
-            return None
-        if lanes[0] is Lane.INTERACTIVE and lanes[-1] is Lane.TASK and self._claim() > 0:
+        first = next((lane for lane in LANES if self._waits(lane)), None)
+        if first is Lane.INTERACTIVE and self._waits(Lane.TASK) and self._claim() > 0:
             return Lane.TASK
-        return lanes[0]
+        return first
 
     def take(self, most: int, most_long: int | None = None) -> list[J]:
         """The next batch: at most ``most`` jobs of one lane that share one batch key.
@@ -105,9 +108,9 @@ class FairQueue(Generic[J]):
         if lane is None:
             self._earned = 0.0
             return []
-        claim = self._claim() if lane is Lane.TASK and self._live(Lane.INTERACTIVE) else math.inf
+        claim = self._claim() if lane is Lane.TASK and self._waits(Lane.INTERACTIVE) else math.inf
         long = most if most_long is None else most_long
-        tasks_wait = bool(self._live(Lane.TASK))
+        tasks_wait = self._waits(Lane.TASK)
         batch = self._fill(lane, max(1, most), max(1, long), claim)
         seconds = sum(entry.seconds for entry in batch)
         if lane is Lane.TASK:
@@ -120,7 +123,7 @@ class FairQueue(Generic[J]):
 
     def _claim(self) -> float:
         """Audio seconds that waiting tasks may take before interactive requests; 0 for none."""
-        if self.shortest_first:
+        if self.shortest_first or not self._earned:
             return 0.0
         first = self._head(self._live(Lane.TASK)).waiting[0].seconds
         return self._earned if self._earned >= first else 0.0
@@ -136,24 +139,33 @@ class FairQueue(Generic[J]):
         """A batch of ``lane``, which is live; past its first job it keeps within ``claim``."""
         live = self._live(lane)
         batch_key = self._head(live).waiting[0].batch_key
+        # Each share is looked at once and then only after it gave a job: hundreds may wait.
+        able = [
+            place for index in range(len(live)) if (place := self._place(live, index, batch_key))
+        ]
+        heapify(able)
         batch: list[Waiting[J]] = []
-        while len(batch) < most:
-            able = [
-                (self._rank(share, entry), index, share, entry)
-                for index, share in enumerate(live)
-                if (share.short or len(batch) < most_long)
-                and (entry := self._match(share, batch_key)) is not None
-                and (not batch or entry.seconds <= claim)
-            ]
-            if not able:
-                break
-            _, _, share, entry = min(able, key=lambda item: item[:2])
+        while able and len(batch) < most:
+            _, index, entry = able[0]
+            share = live[index]
+            if (batch and entry.seconds > claim) or not (share.short or len(batch) < most_long):
+                heappop(able)  # neither changes for the better
+                continue
             share.waiting.remove(entry)
             share.virtual += entry.seconds
             self._present[lane] = max(self._present[lane], share.virtual)
             claim -= entry.seconds
             batch.append(entry)
+            if (place := self._place(live, index, batch_key)) is not None:
+                heapreplace(able, place)
+            else:
+                heappop(able)
         return batch
+
+    def _place(self, live: list[Share[J]], index: int, key: Hashable) -> _Place[J] | None:
+        """Where a share's next job of this key stands; equal ones go in the order of coming."""
+        entry = self._match(live[index], key)
+        return None if entry is None else (self._rank(live[index], entry), index, entry)
 
     def _rank(self, share: Share[J], entry: Waiting[J]) -> tuple[float, float, bool]:
         """Which of two shares' jobs goes first: the lower one.
@@ -171,13 +183,15 @@ class FairQueue(Generic[J]):
         return None
 
     def _live(self, lane: Lane) -> list[Share[J]]:
-        live = []
-        for share in self._shares[lane]:
-            while share.waiting and self._dead(share.waiting[0].job):
-                share.waiting.pop(0)
-            if share.waiting:
-                live.append(share)
-        return live
+        return [share for share in self._shares[lane] if self._has_work(share)]
+
+    def _waits(self, lane: Lane) -> bool:
+        return any(self._has_work(share) for share in self._shares[lane])
+
+    def _has_work(self, share: Share[J]) -> bool:
+        while share.waiting and self._dead(share.waiting[0].job):
+            share.waiting.pop(0)
+        return bool(share.waiting)
 
 
 def _order(entry: Waiting[J]) -> int:

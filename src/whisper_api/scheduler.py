@@ -12,7 +12,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -209,13 +209,15 @@ class Scheduler:
         return min(120.0, max(1.0, math.ceil(seconds)))
 
     def _first_eta(self) -> float:
-        """The least ``_eta``: in each lane it is that of the least audio, so that refusing
-        takes one look at every ticket and not one for each pair of them."""
-        least: dict[Lane, Ticket] = {}
-        for ticket in self._tickets:
-            if ticket.lane not in least or ticket.seconds < least[ticket.lane].seconds:
-                least[ticket.lane] = ticket
-        return min(map(self._eta, least.values()), default=1.0)
+        """Seconds until the first of the present requests is done: in each lane the one with the
+        least audio, until whose end all others of its lane get as much."""
+        found, above = [], 0.0
+        for mine in _by_lane(tuple(self._tickets)).values():
+            seconds = [ticket.seconds for ticket in mine]
+            if seconds:
+                found.append(above + min(seconds) * len(seconds))
+            above += sum(seconds)
+        return min(found) * self.real_time_factor if found else 1.0
 
     @property
     def draining(self) -> bool:
@@ -235,41 +237,32 @@ class Scheduler:
 
     def places(self) -> list[tuple[str, Place]]:
         """Every request with its owner, in order of admission."""
-        return [(ticket.owner, self._place(ticket)) for ticket in tuple(self._tickets)]
+        tickets, speed = tuple(self._tickets), self.real_time_factor
+        found: dict[Ticket, Place] = {}
+        above = 0.0
+        for mine in _by_lane(tickets).values():
+            before = len(found)
+            seconds = [ticket.seconds for ticket in mine]
+            for index, end in enumerate(_ends(seconds)):
+                ticket = mine[index]
+                found[ticket] = Place(
+                    request_id=ticket.request_id,
+                    lane=ticket.lane,
+                    position=before + index,
+                    queued_seconds=seconds[index],
+                    eta_seconds=(above + end) * speed,
+                )
+            above += sum(seconds)
+        return [(ticket.owner, found[ticket]) for ticket in tickets]
 
     def outlook(self, lane: Lane, seconds: float) -> tuple[int, float]:
         """For a request that would come now: how many are before it, and seconds until its end."""
-        before = sum(1 for ticket in self._tickets if LANES.index(ticket.lane) <= LANES.index(lane))
-        return before, self._shared(lane, seconds, tuple(self._tickets)) * self.real_time_factor
-
-    def _place(self, ticket: Ticket) -> Place:
-        rank = LANES.index(ticket.lane)
-        before = earlier = 0
-        for other in tuple(self._tickets):
-            if other is ticket:
-                earlier = 1
-            elif LANES.index(other.lane) < rank or (other.lane is ticket.lane and not earlier):
-                before += 1
-        return Place(
-            request_id=ticket.request_id,
-            lane=ticket.lane,
-            position=before,
-            queued_seconds=ticket.seconds,
-            eta_seconds=self._eta(ticket),
-        )
-
-    def _eta(self, ticket: Ticket) -> float:
-        others = tuple(other for other in self._tickets if other is not ticket)
-        return self._shared(ticket.lane, ticket.seconds, others) * self.real_time_factor
-
-    @staticmethod
-    def _shared(lane: Lane, seconds: float, others: tuple[Ticket, ...]) -> float:
-        """Audio seconds done until a request with ``seconds`` is: higher lanes go first, and of
-        its own lane everybody gets as much as it does."""
-        rank = LANES.index(lane)
-        above = sum(other.seconds for other in others if LANES.index(other.lane) < rank)
-        beside = sum(min(other.seconds, seconds) for other in others if other.lane is lane)
-        return above + beside + seconds
+        by_lane = _by_lane(tuple(self._tickets))
+        above = [by_lane[other] for other in LANES[: LANES.index(lane)]]
+        ahead = sum(ticket.seconds for mine in above for ticket in mine)
+        beside = sum(min(ticket.seconds, seconds) for ticket in by_lane[lane])
+        before = sum(map(len, above)) + len(by_lane[lane])
+        return before, (ahead + beside + seconds) * self.real_time_factor
 
     @property
     def real_time_factor(self) -> float:
@@ -342,3 +335,20 @@ class Scheduler:
     def _note_batch(self, size: int, audio: float, wall: float, waited: float) -> None:
         if self.on_batch is not None:
             self.on_batch(size, audio, wall, waited)
+
+
+def _by_lane(tickets: Iterable[Ticket]) -> dict[Lane, list[Ticket]]:
+    """The same, highest lane first, in their order."""
+    found: dict[Lane, list[Ticket]] = {lane: [] for lane in LANES}
+    for ticket in tickets:
+        found[ticket.lane].append(ticket)
+    return found
+
+
+def _ends(seconds: Sequence[float]) -> list[float]:
+    """Audio seconds done until each request of one lane is; all get as much at the same time."""
+    ends, done = [0.0] * len(seconds), 0.0
+    for rank, index in enumerate(sorted(range(len(seconds)), key=seconds.__getitem__)):
+        ends[index] = done + seconds[index] * (len(seconds) - rank)
+        done += seconds[index]
+    return ends
