@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from whisper_api.errors import ModelBroken
 
 VERSION = 6
+ALL = slice(None)
 _INT8, _INT16, _BFLOAT16 = 1, 2, 5
 _FORMATS = ("<f4", "<i1", "<i2", "<i4", "<f2", "<u2")
 """By number; the last one is bfloat16, which numpy lacks."""
@@ -60,22 +61,27 @@ class ConvertedWeights:
         """A single stored number."""
         return int(self._stored(name).reshape(-1)[0])
 
-    def float32(self, name: str) -> NDArray[np.float32]:
-        """A variable in float32, its quantization undone."""
-        place, stored = self._place(name), self._stored(name)
+    def float32(self, name: str, rows: slice = ALL, columns: slice = ALL) -> NDArray[np.float32]:
+        """A variable, or a part of it, in float32, its quantization undone."""
+        place, stored = self._place(name), self._stored(name)[rows]
+        stored = stored if columns == ALL else stored[:, columns]
         if place.kind == _BFLOAT16:
             return (stored.astype(np.uint32) << 16).view(np.float32)
         values = stored.astype(np.float32)
         if place.kind in (_INT8, _INT16):
-            values /= self._scale(name, place)
+            scale = self._scale(name, place)
+            values /= scale[rows] if len(scale) > 1 else scale
         return values
 
-    def int8(self, name: str) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-        """A matrix as integers and what each row is multiplied by; quantized now if it is not."""
+    def int8(
+        self, name: str, rows: slice = ALL, columns: slice = ALL
+    ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+        """A matrix, or a part of it, as integers and what each row is multiplied by; quantized now
+        if it is not."""
         if self._place(name).kind == _INT8:
-            factor = (1 / self._scale(name, self._place(name))).astype(np.float32)
-            return np.array(self._stored(name)), factor
-        values = self.float32(name)
+            factor = (1 / self._scale(name, self._place(name))[rows]).astype(np.float32)
+            return np.array(self._stored(name)[rows, columns]), factor
+        values = self.float32(name, rows, columns)
         largest = np.abs(values).max(axis=1, keepdims=True)
         factor = np.where(largest > 0, largest / 127, 1).astype(np.float32)
         return np.rint(values / factor).astype(np.int8), factor

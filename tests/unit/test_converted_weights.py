@@ -42,6 +42,21 @@ def test_a_matrix_comes_back_as_it_went_in(
     assert weights.number("encoder/num_heads") == 2
 
 
+@pytest.mark.parametrize("kind", ["float32", "float16", "int8"])
+def test_a_part_is_that_of_the_whole(tmp_path: Path, checkpoint: Path, kind: str) -> None:
+    convert_folder(checkpoint, tmp_path / "ct2", kind)
+    weights, name = ConvertedWeights(tmp_path / "ct2" / "model.bin"), f"{LAYER}/weight"
+    rows, columns = slice(100, 130), slice(5, 60)
+    np.testing.assert_array_equal(
+        weights.float32(name, rows, columns), weights.float32(name)[rows, columns]
+    )
+    if kind == "int8":  # others are quantized by what is read of them
+        values, factors = weights.int8(name, rows, columns)
+        whole, all_factors = weights.int8(name)
+        np.testing.assert_array_equal(values, whole[rows, columns])
+        np.testing.assert_array_equal(factors, all_factors[rows])
+
+
 def test_integers_are_the_stored_ones_or_made_now(tmp_path: Path, checkpoint: Path) -> None:
     for kind in ("int8", "float32"):
         convert_folder(checkpoint, tmp_path / kind, kind)

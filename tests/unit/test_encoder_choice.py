@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -74,6 +75,24 @@ def test_the_fastest_wins_and_is_remembered(memory: Memory) -> None:
     choose_encoder(own, makers, 1, other)
     assert set(json.loads(memory.path.read_text())) == {"this machine", "another machine"}
     assert [path.name for path in memory.path.parent.iterdir()] == [FILE]
+
+
+def test_rivals_are_in_memory_one_at_a_time(memory: Memory) -> None:
+    alive: list[weakref.ref[Slow]] = []
+
+    def maker(name: str, seconds: float) -> Callable[[], Slow]:
+        def make() -> Slow:
+            assert not any(other() for other in alive)
+            encoder = Slow(name, seconds)
+            alive.append(weakref.ref(encoder))
+            return encoder
+
+        return make
+
+    makers = {"best": maker("best", 0.002), "middle": maker("middle", 0.02)}
+    name, encoder, _ = choose_encoder(Slow(OWN, 0.05), makers, 1, memory)
+    assert (name, encoder.name) == ("best", "best")
+    assert len(alive) == 3  # the winner once more
 
 
 def test_a_little_faster_is_not_worth_the_memory() -> None:

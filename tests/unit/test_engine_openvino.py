@@ -16,6 +16,7 @@ from tests.checkpoints import Shape, save_checkpoint
 
 from whisper_api.config import Settings
 from whisper_api.convert import convert_folder
+from whisper_api.converted_weights import ConvertedWeights
 from whisper_api.engines.base import DecodeParams, WindowItem
 from whisper_api.engines.choice import distance
 from whisper_api.engines.ctranslate2 import CTranslate2Engine
@@ -26,7 +27,9 @@ from whisper_api.types import SAMPLE_RATE, Audio
 
 openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
 
-from whisper_api.engines.openvino import OpenVinoEngine, precisions  # noqa: E402
+from whisper_api.engines import openvino_layers  # noqa: E402
+from whisper_api.engines.openvino import OpenVinoEngine, has_bfloat16, precisions  # noqa: E402
+from whisper_api.engines.openvino_graph import build_encoder  # noqa: E402
 
 BUNDLED = Path(str(files("whisper_api"))) / "assets" / "bundled"
 FORMATS = [form.name for form in precisions("auto")] + ["float32"]
@@ -73,6 +76,31 @@ def test_other_shapes_and_files_without_integers(tmp_path: Path, data: Path) -> 
     for compute_type in set(FORMATS):
         ours = engine(tmp_path / "ct2", data, compute_type)._encoder.encode([audio])[0]
         assert distance(ours, theirs) < (0.002 if compute_type == "float32" else 0.08)
+
+
+def bfloat16_encoder() -> Any:
+    weights = ConvertedWeights(BUNDLED / "model.bin")
+    graph = build_encoder(weights, "float16", 3000)
+    return openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="the processor has no bfloat16")
+def test_no_matrix_is_kept_in_float32_beside_the_one_in_use() -> None:
+    wide = [
+        tuple(node.get_output_partial_shape(0).to_shape())
+        for node in bfloat16_encoder().get_runtime_model().get_ops()
+        if node.get_rt_info()["layerType"].astype(str) == "Const"
+        and node.get_output_element_type(0) == openvino.Type.f32
+    ]
+    assert (1, 1, 128) in wide  # biases, and positions, which are added and not multiplied
+    assert not [shape for shape in wide if np.prod(shape) > 512 and shape[-2:] != (1500, 128)]
+
+
+def test_matrices_in_parts_give_what_whole_ones_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    mel = np.random.default_rng(0).normal(0, 0.5, (1, 80, 3000)).astype(np.float32)
+    whole = bfloat16_encoder()([mel])[0]
+    monkeypatch.setattr(openvino_layers, "_PART", 200)  # 512 rows: 200, 200, 112
+    assert distance(bfloat16_encoder()([mel])[0], whole) < 0.01
 
 
 @pytest.mark.parametrize("compute_type", sorted(set(FORMATS)))

@@ -39,8 +39,8 @@ FLUSH_SECONDS = 5
 LAST_SECONDS = 3.0
 """How long threads that cannot be stopped may hold up the end of the process."""
 SWITCH_SECONDS = 0.001
-"""How long a thread may keep the interpreter from the event loop (Python's own 0.005 let ``/health``
-wait up to 0.13 s while 500 requests came at once)."""
+"""How long a thread may keep the interpreter from the event loop: with Python's own 0.005
+``/health`` waited up to 0.13 s while 500 requests came at once."""
 ANOTHER = "For real speech take another: --model small (or large-v3-turbo, a hub name, a folder)."
 
 

@@ -93,15 +93,16 @@ def choose_encoder(
     if known and (known.best == OWN or known.best in makers):
         with suppress(RuntimeError):  # it ran once and does not now: measured again
             return known.best, own if known.best == OWN else makers[known.best](), str(known)
-    seconds, best, chosen = {}, None, own
+    seconds, last = {}, None
     sound = _noise(window)
     expected, took = _time(own, sound)
     if own_competes:
         seconds[OWN] = took
     for name, make in makers.items():
+        last = None  # one at a time: the weights of two would be a large model's worst moment
         try:
-            encoder = make()
-            encoding, took = _time(encoder, sound)
+            last = name, make()
+            encoding, took = _time(last[1], sound)
         except RuntimeError as error:
             log.warning("the encoder %s does not run here: %s", name, error)
             continue
@@ -109,13 +110,15 @@ def choose_encoder(
             log.warning("the encoder %s is wrong on this machine and is not used", name)
             continue
         seconds[name] = took
-        if best is None or took < seconds[best]:
-            best, chosen = name, encoder
     findings = Findings(seconds, window)
     if not seconds:
         raise RuntimeError(f"none of the encoders {', '.join(makers)} works on this machine")
     memory.keep(findings)
-    return findings.best, own if findings.best == OWN else chosen, str(findings)
+    best = findings.best
+    if last and last[0] == best:
+        return best, last[1], str(findings)
+    last = None
+    return best, own if best == OWN else makers[best](), str(findings)
 
 
 def choose_writer(

@@ -33,6 +33,7 @@ from whisper_api.engines.placement import Placement, choose_placement
 from whisper_api.engines.timing import ENGINE_CLOCK
 from whisper_api.engines.writer import Writer
 from whisper_api.errors import SettingsError
+from whisper_api.features import FRAMES
 from whisper_api.tokens import WhisperTokenizer
 from whisper_api.types import WINDOW_SECONDS, Audio
 
@@ -99,7 +100,7 @@ class OpenVinoEncoder:
         self.name = f"openvino {precision.name}"
         self._mels = weights.shape("encoder/conv1/weight")[1]
         self._shortens = shortens
-        graph = build_encoder(weights, precision.matrices)
+        graph = build_encoder(weights, precision.matrices, 0 if shortens else FRAMES)
         options = precision.options(place)
         self.streams = options["NUM_STREAMS"]
         compiled = _core().compile_model(graph, "CPU", options)
