@@ -59,6 +59,18 @@ def make(name: str, audio: Audio) -> bytes:
     return encode(audio, container, codec, rate=rate)
 
 
+def recorded(audio: Audio) -> bytes:
+    """``audio`` as browsers record it: WebM that does not say how long it is."""
+    return encode(audio, "webm", "libopus", rate=48_000, options={"live": "1"})
+
+
+def claiming(audio: Audio, seconds: float) -> bytes:
+    """``audio`` in WebM whose head claims another length."""
+    data = encode(audio, "webm", "libopus", rate=48_000)
+    at = data.index(b"\x44\x89\x88") + 3  # Duration, eight bytes: milliseconds
+    return data[:at] + struct.pack(">d", 1000 * seconds) + data[at + 8 :]
+
+
 def encode(
     audio: Audio,
     container: str,
@@ -68,10 +80,11 @@ def encode(
     channels: int = 1,
     video: bool = False,
     metadata: dict[str, str] | None = None,
+    options: dict[str, str] | None = None,
 ) -> bytes:
     """16 kHz mono ``audio`` as a whole file of libav's ``container`` and ``codec``."""
     target = io.BytesIO()
-    with av.open(target, "w", format=container) as out:
+    with av.open(target, "w", format=container, options=options or {}) as out:
         out.metadata.update(metadata or {})
         picture = out.add_stream("mpeg4", rate=5) if video else None
         stream = out.add_stream(codec, rate=rate, layout="stereo" if channels == 2 else "mono")

@@ -149,6 +149,7 @@ class Pipeline:
             with self._timed("decode"):
                 waveform = await self._decoder.decode(file, scratch, options)
             if progress.plan is None:
+                ticket.resize(waveform.duration)
                 await spend_audio(waveform.duration)
             plan = progress.plan or await self.plan(file, waveform, options, engine, ticket)
             progress.plan = plan

@@ -58,7 +58,9 @@ class AudioFile:
     container: str  #: libav's demuxer name, e.g. ``mov,mp4,m4a,3gp,3g2,mj2``
     codec: str  #: libav's codec name, e.g. ``aac``
     mime: str  #: MIME type found in the content
-    duration: float | None  #: seconds the container claims, None where it does not say
+    duration: (
+        float | None
+    )  #: seconds the container claims, else what its packets come to; None where neither tells
 
 
 @dataclass(frozen=True, slots=True)

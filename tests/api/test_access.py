@@ -9,6 +9,7 @@ import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 from tests.api.test_transcriptions import URL, problem
+from tests.media import claiming, recorded, tone
 
 from whisper_api.api.access import ApiKey, RateLimit, SameOrigin
 from whisper_api.api.auth import Authenticator, address_group, caller_of, require_admin
@@ -40,6 +41,28 @@ async def test_expired_keys_are_refused(open_app: Any) -> None:
         assert problem(answer)["code"] == "invalid_api_key"
         assert "expired" in problem(answer)["message"]
         assert (await client.get("/v1/models", headers=bearer("sk-ann"))).status_code == 200
+
+
+@pytest.mark.parametrize("claims", ["nothing", "too little", "the truth"])
+async def test_audio_of_tasks_counts_by_its_true_length(
+    claims: str, open_app: Any, make_wav: Any
+) -> None:
+    file = {
+        "nothing": recorded(tone(8)),
+        "too little": claiming(tone(8), 1),
+        "the truth": make_wav({0.5: 7}, 8),
+    }[claims]
+    async with open_app(keys=KEYS) as client:
+        route = f"{URL}/async"
+        good = await client.post(route, files={"file": recorded(tone(2))}, headers=bearer("sk-bob"))
+        assert good.status_code == 202
+        assert good.json()["duration_seconds"] == pytest.approx(2, abs=0.1)
+        much = await client.post(route, files={"file": file}, headers=bearer("sk-bob"))
+        assert much.status_code == 429
+        assert problem(much)["code"] == "rate_limit_exceeded"
+        assert much.headers["x-ratelimit-remaining-audio-seconds"] in {"3", "4"}
+        # Without a limit of that kind nobody looks twice.
+        assert (await client.post(route, files={"file": file}, headers=bearer("sk-cat"))).is_success
 
 
 async def test_a_keys_requests_are_limited(open_app: Any, make_wav: Any) -> None:

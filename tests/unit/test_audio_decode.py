@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.intake import LIMITS, decode, on_disk, own
-from tests.media import FORMATS, encode, make, tone, wav
+from tests.media import FORMATS, claiming, encode, make, recorded, tone, wav
 
 from whisper_api.audio.decode import Decoder
-from whisper_api.audio.libav import Pcm, decode_pcm
+from whisper_api.audio.libav import Pcm, decode_pcm, measure
 from whisper_api.audio.scratch import Scratch
 from whisper_api.errors import (
     AudioTooLong,
@@ -46,6 +46,7 @@ async def test_every_format(name: str, decoder: Decoder, scratch: Scratch) -> No
     assert probe.mime.startswith(("audio/", "video/"))
     assert probe.rate == FORMATS[name][3]
     assert probe.duration is None or probe.duration == pytest.approx(1.5, abs=0.2)
+    assert await decoder.measure(on_disk(scratch, data).path, 1) == pytest.approx(1.5, abs=0.1)
     waveform = await decode(decoder, scratch, data)
     assert waveform.duration == pytest.approx(1.5, abs=0.12)
     assert dominant(waveform) == pytest.approx(440, abs=3)
@@ -53,6 +54,25 @@ async def test_every_format(name: str, decoder: Decoder, scratch: Scratch) -> No
     assert float(np.sqrt(np.mean(samples**2))) == pytest.approx(0.3 / 2**0.5, rel=0.35)
     assert waveform.peak == pytest.approx(float(np.abs(samples).max()), abs=0.001)
     assert waveform.damaged == 0
+
+
+async def test_a_length_that_is_not_claimed_or_not_true_is_measured(
+    decoder: Decoder, scratch: Scratch
+) -> None:
+    cut = recorded(tone(2))[:-900]
+    for data, seconds in ((recorded(tone(3)), 3), (claiming(tone(4), 1), 4), (cut, 1.8)):
+        file = on_disk(scratch, data)
+        claimed = (await decoder.probe(file.path)).duration
+        assert claimed is None or claimed < seconds - 1
+        assert await decoder.measure(file.path, file.size) == pytest.approx(seconds, abs=0.3)
+    assert await decoder.measure(on_disk(scratch, b"RIFF" * 50).path, 200) is None
+
+
+async def test_measuring_ends_behind_the_longest_audio_that_is_let_in(root: Path) -> None:
+    with Scratch.create(root) as scratch:
+        file = on_disk(scratch, recorded(tone(20)))
+        assert 5 < measure(file.path, 5) < 6
+        assert measure(file.path, 1000) == pytest.approx(20, abs=0.1)
 
 
 async def test_sound_of_a_video(decoder: Decoder, scratch: Scratch) -> None:

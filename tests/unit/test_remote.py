@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock
@@ -25,7 +26,7 @@ from whisper_api.tasks.cluster import About, Cluster, Snapshot, Worker
 from whisper_api.tasks.record import Asked, Status
 from whisper_api.tasks.remote import RemoteStream, Watch
 from whisper_api.tasks.request_store import Standing
-from whisper_api.types import AudioFile, Caller, Options, VadOptions
+from whisper_api.types import AudioFile, Caller, Options, Plan, VadOptions
 from whisper_api.usage import meter_var
 
 OPTIONS = Options(language="en", vad=VadOptions(enabled=False), chunk_length_s=10)
@@ -242,3 +243,31 @@ async def test_a_model_that_no_worker_has_is_not_waited_for(tmp_path: Path) -> N
     with pytest.raises(ModelUnavailable, match="'medium'"):
         store.resolve("medium")
     database.close()
+
+
+async def test_audio_that_claims_no_length_counts_as_queued_once_it_is_decoded(
+    tmp_path: Path, make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(make_wav({0.5: 1}, 20))
+    queued = []
+    async with (
+        remote(tmp_path / "data") as (_, runtime),
+        Scratch.create(runtime.settings.scratch_dir) as scratch,
+    ):
+        plain = runtime.pipeline.plan
+
+        async def plan(*about: Any) -> Plan:
+            unread = sum(one.unread for one in runtime.tasks._runner.attempts.values())
+            queued.append((runtime.scheduler.queued_seconds, unread))
+            return await plain(*about)
+
+        monkeypatch.setattr(runtime.pipeline, "plan", plan)
+        file = replace(await file_of(runtime, scratch, path), duration=None)
+        await runtime.pipeline.transcribe(file, OPTIONS, scratch)
+        await runtime.tasks.submit(file, Asked(options=OPTIONS), "")
+        async with asyncio.timeout(20):
+            while len(queued) < 2 or runtime.tasks.node.runner.busy:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    # Once each: what a place in the queue counts is not unread any more.
+    assert queued == [(20, 0), (20, 0)]

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from whisper_api.api import bodies, schemas, sse
-from whisper_api.api.auth import caller_of
+from whisper_api.api.auth import Visitor, caller_of
 from whisper_api.api.options import AudioRequest, Fields, parse_request, read_format
 from whisper_api.api.task_events import Cursor, Follower
 from whisper_api.api.task_schemas import (
@@ -47,12 +47,15 @@ async def submit(request: Request) -> Response:
     """Accept a transcription to be done in the background; 202 once audio and task are durable."""
     runtime: Runtime = request.app.state.runtime
     caller = caller_of(request)
+    visitor: Visitor = request.state.visitor
     async with await asyncio.to_thread(Scratch.create, runtime.settings.scratch_dir) as scratch:
         source = await bodies.from_any(request, runtime, scratch)
         asked = _asked(source.fields, runtime)
         callback = _callback(source.fields) or caller.callback_url
         model = await asyncio.to_thread(runtime.store.resolve, asked.model)
         file = await source.fetch()
+        if visitor.allowance.audio_minutes_per_day is not None:
+            file = await runtime.intake.measured(file)  # it may claim less than it holds
         await spend_audio(file.duration or 0.0)
         record = await runtime.tasks.submit(
             file, asked, caller.key, callback_url=callback, source=source.kind, model=model.id

@@ -88,6 +88,25 @@ class Decoder:
         reply = await self._run(Job(request, limit, light=True))
         return Probe(**reply)
 
+    async def measure(self, path: Path, size: int) -> float | None:
+        """Seconds of audio by what the file holds, not by what it claims; None where it cannot be
+        told without decoding.
+
+        Raises:
+            ShuttingDown: the decoder was closed.
+        """
+        request = {
+            "op": "measure",
+            "source": _absolute(path),
+            "max_seconds": self._settings.max_duration_s,
+        }
+        limit = min(PROBE_SECONDS, self._settings.decode_timeout_s)
+        try:
+            reply = await self._run(Job(request, limit, light=size <= LIGHT_BYTES))
+        except UndecodableAudio:
+            return None  # decoding will say what is wrong with it
+        return float(reply["seconds"]) or None
+
     async def decode(self, file: AudioFile, scratch: Scratch, options: Options) -> Waveform:
         """The file as PCM in ``scratch``, preprocessed as the settings and options ask.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -203,9 +204,15 @@ class Intake:
             raise UnsupportedMedia(
                 f"This server does not allow the file's {' and '.join(refused)}. {self._refusal()}"
             )
+        duration = probe.duration or await self._decoder.measure(path, size)
         return AudioFile(
-            path, name, size, digest, probe.container, probe.codec, probe.mime, probe.duration
+            path, name, size, digest, probe.container, probe.codec, probe.mime, duration
         )
+
+    async def measured(self, file: AudioFile) -> AudioFile:
+        """The same with the length that it has, which may not be the one that it claims."""
+        duration = await self._decoder.measure(file.path, file.size)
+        return file if duration is None else replace(file, duration=duration)
 
     def _refused(self, probe: Probe) -> list[str]:
         """What about the content no list of the settings allows, with what was found."""

@@ -41,6 +41,7 @@ def main() -> None:
     threading.Thread(target=_listen, args=(requests, pending), daemon=True).start()
     jobs: dict[str, Callable[[Request], Reply]] = {
         "probe": lambda request: libav.probe(Path(request["source"])).as_dict(),
+        "measure": lambda request: _measure(request, libav),
         "decode": lambda request: _decode(request, libav, preprocess),
         "transcode": lambda request: _transcode(request, libav),
         "ready": lambda request: {},
@@ -105,6 +106,10 @@ def _decode(request: Request, libav: Any, preprocess: Any) -> Reply:
         "damaged": damaged,
         "envelope": asdict(meter.finish()),
     }
+
+
+def _measure(request: Request, libav: Any) -> Reply:
+    return {"seconds": libav.measure(Path(request["source"]), request["max_seconds"])}
 
 
 def _transcode(request: Request, libav: Any) -> Reply:

@@ -96,7 +96,7 @@ class Attempt:
     def unread(self) -> float:
         """Seconds of audio, at most ``MOST_QUEUED_SECONDS``, that its place in the queue does not
         count yet, because the file is being read."""
-        if self._results is not None or self.shares:
+        if self.opened is not None or self.shares:
             return 0.0
         return min(self.record.duration or WINDOW_SECONDS, MOST_QUEUED_SECONDS)
 
@@ -143,6 +143,8 @@ class Attempt:
         ticket.bind(engine)
         with self.timed("decode"):
             waveform = await parts.decoder.decode(file, scratch, record.asked.options)
+        left = max(0.0, waveform.duration - self.processed)
+        ticket.resize(min(left, MOST_QUEUED_SECONDS))
         self.opened = Open(scratch, file, waveform, engine, ticket)
         return self.opened
 
