@@ -183,3 +183,46 @@ def test_random_models_are_searched_alike(tmp_path: Path, shape: Shape) -> None:
         expected, found = (engine.decode(windows) for engine in engines)
         for one, other in zip(found, expected, strict=True):
             assert_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("params", "asked"),
+    [
+        ({"beam_size": 1, "logprobs": True}, (3, 1)),
+        ({"beam_size": 5}, None),
+        ({"beam_size": 1, "temperature": 0.6, "seed": 3, "max_new_tokens": 40}, (3, 1)),
+        ({"beam_size": 5, "max_new_tokens": 24}, (3, 1)),
+    ],
+    ids=["greedy", "beam, at once", "sampled", "beam, cut off"],
+)
+def test_a_batch_whose_windows_end_goes_on_smaller_and_writes_the_same(
+    bundled: Engines,
+    params: dict[str, Any],
+    asked: tuple[int, int] | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from whisper_api.engines.torch_watch import Watch
+
+    engine: Any = bundled[1]
+    generator = engine._open().generator
+    spoken = recordings()
+    windows = items(params, [*spoken[:3], *spoken[1:3], spoken[3], spoken[0]])
+    sizes: list[int] = []
+    shrink = generator._shrink
+
+    def counted(run: Any, *rest: Any) -> None:
+        shrink(run, *rest)
+        sizes.append(run.bench.items)
+
+    monkeypatch.setattr(generator, "_shrink", counted)
+    if asked:
+        monkeypatch.setattr(generator, "watch", Watch(engine._open().device, *asked))
+    found = engine.decode(windows)
+    shrunk = list(sizes)
+    monkeypatch.setattr(generator, "shrinks", False)
+    expected = engine.decode(windows)
+    assert shrunk == sorted(shrunk, reverse=True)
+    assert shrunk[0] <= 4
+    assert sizes == shrunk
+    for one, other in zip(found, expected, strict=True):
+        assert_equal(one, other)

@@ -1,17 +1,18 @@
 """The decoding loop: prompts in, tokens out, with no look at the device's values on the way.
 
 A step is captured as a CUDA graph for each shape it has (windows, beams, length of text, length of
-audio) and replayed. Whether all windows are finished is asked every few steps, by a copy that the
-host waits for only when the next one has been sent off.
+audio) and replayed. Which windows are finished is asked every few steps (``torch_watch``); once
+half of a batch is, the rest goes on in a smaller one.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ from whisper_api.engines.base import DecodeParams
 from whisper_api.engines.torch_memory import Memory, Room
 from whisper_api.engines.torch_network import Decoder
 from whisper_api.engines.torch_rules import Rules
-from whisper_api.engines.torch_search import Beam, Found, Rowwise, Search
+from whisper_api.engines.torch_search import Beam, Found, Rowwise, Search, rows_of
+from whisper_api.engines.torch_watch import Watch
 from whisper_api.tokens import CONTEXT, WhisperTokenizer
 
 log = logging.getLogger(__name__)
@@ -30,8 +32,12 @@ BEST_OF = 5
 
 _SPANS = (64, 128, 256, CONTEXT)
 """Lengths of text that have a graph each: attention looks at no more than it must."""
-_ASK_EVERY = 8  # steps between two questions whether all is finished
 _GRAPHS = 96  # at most; the least used leave
+_LEAST_ON_CARD = 8
+"""Windows under which a batch is not made smaller on a card: a step takes the same time there."""
+
+_RECORDING = threading.Lock()
+"""Only one graph may be recorded at a time in a process."""
 
 Step = Callable[[], None]
 
@@ -50,7 +56,27 @@ class Bench:
 
     search: Search
     items: int
+    sampled: bool
     position: Any  #: int64 ``[1]``: where the next token stands
+
+
+@dataclass(slots=True)
+class Run:
+    """One batch on its way: what it runs on, and the windows that are in it."""
+
+    bench: Bench
+    windows: list[int]  #: of the batch as it came; those of the bench's first items
+    parted: list[tuple[Bench, list[int], list[int], int]] = field(default_factory=list)
+    """Left behind when a batch became smaller: bench, items, their windows, tokens written."""
+
+    def results(self, steps: int, cut: bool) -> list[Found]:
+        """The best of each window, in order; waits for the device."""
+        found: dict[int, Found] = {}
+        for bench, items, windows, written in self.parted:
+            found.update(zip(windows, bench.search.results(items, written, False), strict=True))
+        rest = self.bench.search.results(range(len(self.windows)), steps, cut)
+        found.update(zip(self.windows, rest, strict=True))
+        return [found[window] for window in sorted(found)]
 
 
 class Generator:
@@ -69,6 +95,8 @@ class Generator:
         """Allocates the decoder's memory; ``alone`` is held while a graph is recorded."""
         self.room = room
         self.graphs_fail = ""  #: why graphs are not used any more
+        self.shrinks = True  #: whether batches become smaller as their windows end
+        self.watch = Watch(device)
         self._decoder, self._rules = decoder, rules
         self._device, self._alone = device, alone
         self._sot, self._no_speech = tokenizer.sot, tokenizer.no_speech
@@ -76,6 +104,7 @@ class Generator:
         self._benches: dict[tuple[int, int, bool], Bench] = {}
         self._graphs: OrderedDict[tuple[object, ...], Any] = OrderedDict()
         self._on_card = device.type == "cuda"
+        self._least = _LEAST_ON_CARD if self._on_card else 1
         self._pool = torch.cuda.graph_pool_handle() if self._on_card else None
         self._random = torch.Generator(device=device)
 
@@ -92,15 +121,14 @@ class Generator:
         """
         count, length, positions = len(prompts), len(prompts[0]), encodings.shape[1]
         limit = max(1, min(params.max_new_tokens, CONTEXT - length))
-        bench = self._bench(count, params)
+        bench = self._bench(count, self.width(params), params.temperature > 0)
         audio = self._memory.audio(bench.items, positions)
         for kept, fresh in zip(audio, self._decoder.cross(encodings), strict=True):
             kept[0][:count], kept[1][:count] = fresh
         bench.search.reset(count)
         self._seed(bench.search, params)
         no_speech = self._begin(bench, prompts, positions)
-        steps, cut = self._loop(bench, length, limit, positions)
-        found = bench.search.results(count, steps, cut)
+        found = self._loop(Run(bench, list(range(count))), length, limit, positions)
         return [Written(*pair) for pair in zip(found, no_speech[:count].tolist(), strict=True)]
 
     def first_logits(self, encodings: Any, token: int) -> Any:
@@ -112,21 +140,18 @@ class Generator:
 
     # --- one batch ------------------------------------------------------------------------------
 
-    def _bench(self, count: int, params: DecodeParams) -> Bench:
-        """The search for so many windows, made once for each power of two."""
-        width = self.width(params)
-        most = self.room.items_of(width)
-        items = min(most, 1 << (count - 1).bit_length())
-        key = (items, width, params.temperature > 0)
+    def _bench(self, count: int, width: int, sampled: bool) -> Bench:
+        """The search for so many windows, made once for each size that batches have."""
+        items = min(self.room.items_of(width), bucket_of(count))
+        key = (items, width, sampled)
         if key not in self._benches:
-            size = self._decoder.size
             search: Search
-            if params.temperature > 0 or width == 1:
-                search = Rowwise(items, width, self._rules, size, self._device)
+            if sampled or width == 1:
+                search = Rowwise(items, width, self._rules, self._decoder.size, self._device)
             else:
                 search = Beam(items, width, self._rules, self._device)
             position = torch.zeros(1, dtype=torch.long, device=self._device)
-            self._benches[key] = Bench(search, items, position)
+            self._benches[key] = Bench(search, items, sampled, position)
         return self._benches[key]
 
     def _begin(self, bench: Bench, prompts: Sequence[list[int]], positions: int) -> Any:
@@ -158,31 +183,48 @@ class Generator:
         if isinstance(search, Rowwise) and search.noise is not None:
             search.noise.exponential_(generator=self._random)
 
-    def _loop(self, bench: Bench, length: int, limit: int, positions: int) -> tuple[int, bool]:
-        """Write until all are finished; how many tokens at most, and whether the limit cut."""
-        asked: list[tuple[Any, Any]] = []
+    def _loop(self, run: Run, length: int, limit: int, positions: int) -> list[Found]:
+        """Write until all are finished, or have ``limit`` tokens."""
+        self.watch.forget()
         for written in range(1, limit):
-            if self._all_finished(bench, written, asked):
-                return written, False
-            self._draw(bench.search)
-            self._step(bench, _span(length + written), positions)
-        return limit, True
+            ended = self.watch.ask(written, run.bench.search.finished)
+            if ended is not None:
+                alive = [item for item in range(len(run.windows)) if not ended[item]]
+                if not alive:
+                    return run.results(written, False)
+                if self._pays(run.bench, len(alive)):
+                    self._shrink(run, alive, written, length, positions)
+            self._draw(run.bench.search)
+            self._step(run.bench, _span(length + written), positions)
+        return run.results(limit, True)
 
-    def _all_finished(self, bench: Bench, written: int, asked: list[tuple[Any, Any]]) -> bool:
-        if not self._on_card:
-            return bool(bench.search.finished.all())
-        if written % _ASK_EVERY:
-            return False
-        answer = torch.zeros((), dtype=torch.bool, pin_memory=True)
-        answer.copy_(bench.search.finished.all(), non_blocking=True)
-        event = torch.cuda.Event()
-        event.record()
-        asked.append((answer, event))
-        if len(asked) < 2:
-            return False
-        earlier, done = asked.pop(0)
-        done.synchronize()
-        return bool(earlier)
+    def _pays(self, bench: Bench, alive: int) -> bool:
+        """Moving the keys and values of ``alive`` windows costs about four steps of them."""
+        size = bucket_of(alive)
+        return self.shrinks and self._least <= size <= bench.items // 2
+
+    def _shrink(
+        self, run: Run, alive: list[int], written: int, length: int, positions: int
+    ) -> None:
+        """Go on with the items that are ``alive`` (or were, when it was asked) alone."""
+        old = run.bench
+        gone = sorted(set(range(len(run.windows))) - set(alive))
+        new = self._bench(len(alive), old.search.width, old.sampled)
+        items = self._indices([*alive, *([alive[0]] * (new.items - len(alive)))])
+        rows = rows_of(items, old.search.width)
+        parents = old.search.parents
+        source = rows if parents is None else parents[rows]
+        self._memory.gather(items, source, old.items, positions, length + written)
+        new.search.follow(old.search, items, len(alive))
+        new.position.copy_(old.position)
+        run.parted.append((old, gone, [run.windows[item] for item in gone], written))
+        run.bench, run.windows = new, [run.windows[item] for item in alive]
+        self.watch.forget()
+
+    def _indices(self, values: Sequence[int]) -> Any:
+        """On the device, without waiting for it."""
+        kept = torch.tensor(values, dtype=torch.long, pin_memory=self._on_card)
+        return kept.to(self._device, non_blocking=True)
 
     # --- one step -------------------------------------------------------------------------------
 
@@ -220,16 +262,13 @@ class Generator:
         """Record ``step``; recording runs nothing, so that no state changes."""
         graph = torch.cuda.CUDAGraph()
         try:
-            with (
-                self._alone,
-                torch.cuda.graph(
-                    graph,
-                    pool=self._pool,
-                    stream=torch.cuda.current_stream(),
-                    capture_error_mode="thread_local",
-                ),
-            ):
-                step()
+            # Not torch.cuda.graph: that empties torch's caches at each start, pinned memory too.
+            with self._alone, _RECORDING:
+                graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+                try:
+                    step()
+                finally:
+                    graph.capture_end()
         except RuntimeError as error:
             self.graphs_fail = str(error).splitlines()[0]
             log.warning("CUDA graphs do not work here, decoding is slower: %s", self.graphs_fail)
@@ -238,6 +277,12 @@ class Generator:
         self._graphs[key] = graph
         while len(self._graphs) > _GRAPHS:
             self._graphs.popitem(last=False)
+
+
+def bucket_of(count: int) -> int:
+    """The least size of batches that holds ``count``: 1, 2, 3, 4, 6, 8, 12, 16, 24, …"""
+    power = 1 << (count - 1).bit_length()
+    return power * 3 // 4 if power > 3 and count <= power * 3 // 4 else power
 
 
 def _span(length: int) -> int:

@@ -94,6 +94,21 @@ class Memory:
                 rows = kept.view(items, width, *kept.shape[1:])[:, :, :, :length]
                 rows[:, 1:] = rows[:, :1]
 
+    def gather(self, items: Any, rows: Any, before: int, positions: int, length: int) -> None:
+        """Move these items of a batch of ``before``, and rows of text, to the front, in order.
+
+        ``rows`` has as many for each item as the batch; of texts ``length`` tokens are moved.
+        """
+        for pair, fresh in zip(
+            self.audio(before, positions), self.audio(items.shape[0], positions), strict=True
+        ):
+            for kept, target in zip(pair, fresh, strict=True):
+                target.copy_(kept.index_select(0, items))
+        for pair in self._text:
+            for kept in pair:
+                moved = kept[:, :, :length].index_select(0, rows)
+                kept[: rows.shape[0], :, :length] = moved
+
     def reorder(self, parents: Any, span: int) -> None:
         """Let each row go on from another row of its item, in the first ``span`` positions."""
         for pair in self.text(parents.shape[0]):

@@ -8,7 +8,7 @@ sharing the audio's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,9 +107,13 @@ class Decoder:
         """Tokens the output layer knows."""
         return int(self._output.shape[0])
 
-    def cross(self, encodings: Any) -> list[Pair]:
-        """Each layer's keys and values of the audio: ``[windows, heads, positions, width]``."""
-        return [self._split(layer.cross_in(encodings), 2) for layer in self.layers]
+    def cross(self, encodings: Any) -> Iterator[Pair]:
+        """Each layer's keys and values of the audio: ``[windows, heads, positions, width]``.
+
+        Layer by layer: all of them together take as much memory as the decoder has for them.
+        """
+        for layer in self.layers:
+            yield self._split(layer.cross_in(encodings), 2)
 
     def step(
         self, tokens: Any, positions: Any, memory: Sequence[Pair], cross: Sequence[Pair], span: int
@@ -136,7 +140,7 @@ class Decoder:
         return self._norm(states)
 
     def read(
-        self, tokens: Any, cross: Sequence[Pair], heads: Sequence[tuple[int, int]]
+        self, tokens: Any, cross: Iterable[Pair], heads: Sequence[tuple[int, int]]
     ) -> tuple[Any, Any]:
         """Read whole texts ``[windows, n]`` at once, without memory.
 

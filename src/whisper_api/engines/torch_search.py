@@ -7,6 +7,7 @@ what the decoder reads next. Ended rows write the end token on and keep their sc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -47,8 +48,16 @@ class Search(Protocol):
         """Take the next tokens; float32 ``[rows, vocabulary]``, changed in place."""
         ...
 
-    def results(self, used: int, steps: int, cut: bool) -> list[Found]:
-        """The best of each item after ``steps`` tokens; waits for the device.
+    def follow(self, other: Any, items: Any, used: int) -> None:
+        """Go on with some items (int64, on the device) of a search of the same kind and width.
+
+        The first ``used`` are real, the rest only fill up the batch. Each row's parent is then its
+        own, as if ``other.parents`` had been followed.
+        """
+        ...
+
+    def results(self, items: Sequence[int], steps: int, cut: bool) -> list[Found]:
+        """The best of these items after ``steps`` tokens; waits for the device.
 
         ``cut``: the last of them was the last that could be written.
         """
@@ -120,16 +129,27 @@ class Rowwise:
         rows = (allowed / self.warmth).view(self._items, self.width, -1) + gumbel
         return rows.view(allowed.shape).argmax(dim=1)
 
-    def results(self, used: int, steps: int, cut: bool) -> list[Found]:
+    def follow(self, other: Rowwise, items: Any, used: int) -> None:
         """See ``Search``."""
-        rows = used * self.width
-        tokens = self._tokens[:rows, :steps].tolist()
-        scores, logprobs = self._score[:rows].tolist(), self._logprobs[:rows, :steps].tolist()
-        found = []
-        for row, sequence in enumerate(tokens):
+        rows = rows_of(items, self.width)
+        for name in ("last", "_before", "_latest", "_done", "_score", "_tokens", "_logprobs"):
+            getattr(self, name).copy_(getattr(other, name)[rows])
+        self._done[used * self.width :] = True
+        self.finished.copy_(self._done.view(self._items, self.width).all(dim=1))
+        self._step.copy_(other._step)
+        self.warmth.copy_(other.warmth)
+
+    def results(self, items: Sequence[int], steps: int, cut: bool) -> list[Found]:
+        """See ``Search``."""
+        tokens = self._tokens[:, :steps].tolist()
+        scores, logprobs = self._score.tolist(), self._logprobs[:, :steps].tolist()
+
+        def found(row: int) -> Found:
+            sequence = tokens[row]
             count = sequence.index(self._rules.eot) if self._rules.eot in sequence else steps
-            found.append(Found(sequence[:count], scores[row], logprobs[row][:count]))
-        groups = [found[i : i + self.width] for i in range(0, rows, self.width)]
+            return Found(sequence[:count], scores[row], logprobs[row][:count])
+
+        groups = ([found(item * self.width + row) for row in range(self.width)] for item in items)
         return [max(group, key=lambda one: one.score / max(1, len(one.tokens))) for group in groups]
 
 
@@ -238,14 +258,29 @@ class Beam:
         self.last.copy_(token)
         self._step += 1
 
-    def results(self, used: int, steps: int, cut: bool) -> list[Found]:
+    def follow(self, other: Beam, items: Any, used: int) -> None:
+        """See ``Search``."""
+        # What a row holds of its own was put in the order of the new rows when they were chosen.
+        rows = rows_of(items, self.width)
+        for name in ("last", "_before", "_latest"):
+            getattr(self, name).copy_(getattr(other, name)[rows])
+        for name in (
+            "finished", "_was_finished", "_score", "_tokens", "_spare", "_ended", "_lengths",
+            "_scores", "_count",
+        ):  # fmt: skip
+            getattr(self, name).copy_(getattr(other, name)[items])
+        self.finished[used:] = True
+        self._step.copy_(other._step)
+        self.parents.copy_(self._own)
+
+    def results(self, items: Sequence[int], steps: int, cut: bool) -> list[Found]:
         """See ``Search``; where the text was cut off, unfinished sequences count as well."""
-        counts, finished = self._count[:used].tolist(), self._was_finished[:used].tolist()
-        lengths, scores = self._lengths[:used].tolist(), self._scores[:used].tolist()
-        ended, alive = self._ended[:used].tolist(), self._tokens[:used].tolist()
-        spare, alive_scores = self._spare[:used].tolist(), self._score[:used].tolist()
+        counts, finished = self._count.tolist(), self._was_finished.tolist()
+        lengths, scores = self._lengths.tolist(), self._scores.tolist()
+        ended, alive = self._ended[..., :steps].tolist(), self._tokens[..., :steps].tolist()
+        spare, alive_scores = self._spare.tolist(), self._score.tolist()
         answers = []
-        for i in range(used):
+        for i in items:
             found = [Found(ended[i][k][: lengths[i][k]], scores[i][k]) for k in range(counts[i])]
             if cut and not finished[i]:
                 rest = [k for k in range(self.width) if not spare[i][k]]
@@ -255,3 +290,8 @@ class Beam:
 
     def _normalised(self, found: Found) -> float:
         return float(found.score / max(1, len(found.tokens)) ** self._penalty)
+
+
+def rows_of(items: Any, width: int) -> Any:
+    """The rows of some items, on their device."""
+    return (items[:, None] * width + torch.arange(width, device=items.device)).view(-1)
