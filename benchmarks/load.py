@@ -38,6 +38,7 @@ from load_picture import picture
 from load_server import ROOT, Load, Server, Tally, health_of, percentile, recording
 from shapes import random_model
 from whisper_api.config import Settings
+from whisper_api.engines.base import DEFAULT_BATCH
 
 STEPS = (1, 4, 16, 64)
 CLIENTS = 16
@@ -199,7 +200,7 @@ async def beside_engine(
         **result,
         "tokens": tokens,
         "beam_size": beam,
-        "batch_size": settings.batch_size,
+        "batch_size": settings.batch_size or DEFAULT_BATCH,
         "server": about,
     }
 
@@ -208,7 +209,7 @@ async def take_turns(load: Load, alone: Alone, files: int, rounds: int, folder: 
     """Rounds of both; the medians and their ratio."""
     wavs = [recording(LONG) for _ in range(files)]
     windows = [window for wav in wavs for window in alone.windows(wav, folder)]
-    size, audio = alone.settings.batch_size, files * LONG
+    size, audio = alone.settings.batch_size or DEFAULT_BATCH, files * LONG
     await load.clients(CLIENTS, wavs[:4], Tally())  # warm
     await asyncio.to_thread(alone.seconds, windows[:4], size)
     own: list[float] = []

@@ -34,6 +34,7 @@ from server import Server
 from shapes import checkpoint_of, random_model
 from whisper_api.api.system import SAMPLE
 from whisper_api.config import Settings
+from whisper_api.engines.base import DEFAULT_BATCH
 from whisper_api.models import ModelStore
 
 HERE = Path(__file__).resolve().parent
@@ -87,7 +88,7 @@ def main() -> None:
             language=args.language,
             beam=args.beam,
             tokens=args.tokens or 0,
-            batch=settings.batch_size,
+            batch=settings.batch_size or DEFAULT_BATCH,
             compute_type=server.state["compute_type"],
         )
         peers = list(stack.enter_context(started(args.peers, work)))

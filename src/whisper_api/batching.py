@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from whisper_api.config import Settings
-from whisper_api.engines.base import Decoded, DecodeParams, Engine, WindowItem
+from whisper_api.engines.base import Decoded, DecodeParams, Engine, WindowItem, batch_size_of
 from whisper_api.errors import EngineError, EngineOutOfMemory
 from whisper_api.fairness import LANES, FairQueue, Share
 from whisper_api.fitting import Fitting
@@ -84,7 +84,7 @@ class Runner:
         self._replicas = max(1, engine.info.replicas)
         self._threads = ThreadPoolExecutor(self._replicas, thread_name_prefix="engine")
         self._item_seconds: float | None = None
-        self._fitting = Fitting(settings.batch_size)
+        self._fitting = Fitting(batch_size_of(engine.info, settings))
         self._begun: dict[int, tuple[float, int]] = {}  # running batches: since when, windows
         self._short_until = float("-inf")
         self._lane_until = dict.fromkeys(LANES, float("-inf"))

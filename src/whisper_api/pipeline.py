@@ -23,7 +23,7 @@ from whisper_api.audio.effort import Effort
 from whisper_api.audio.envelope import with_speech
 from whisper_api.audio.scratch import Scratch
 from whisper_api.audio.speech import SpeechDetector, plan_windows
-from whisper_api.engines.base import Engine
+from whisper_api.engines.base import Engine, batch_size_of
 from whisper_api.errors import InvalidOption
 from whisper_api.ladder import WindowDecoder, load_window, window_key
 from whisper_api.languages import english_name
@@ -216,7 +216,8 @@ class Pipeline:
     ) -> AsyncGenerator[WindowResult, None]:
         """Stage two: decode ``windows`` (any slice of the plan's), in order as they finish."""
         decoder = WindowDecoder(plan, waveform, engine, ticket, self._metrics)
-        ahead = max(32, 4 * self._scheduler.settings.batch_size * engine.info.replicas)
+        batch = batch_size_of(engine.info, self._scheduler.settings)
+        ahead = max(32, 4 * batch * engine.info.replicas)
         running: deque[asyncio.Task[WindowResult]] = deque()
         todo = iter(windows)
         with self._timed("infer"):

@@ -70,6 +70,7 @@ def test_info_says_what_runs_where_and_why(engine: Engine) -> None:
     assert (info.replicas, len(info.languages), info.multilingual) == (1, 99, True)
     assert "sdpa" in info.reason
     assert "8 windows" in info.reason
+    assert info.batch_size == 8
     assert engine.count_limit() == 223
     assert engine.encode_text(" one two") == (472, 732)
 
@@ -288,3 +289,94 @@ def test_memory_is_planned_from_what_is_free() -> None:
     assert plan(large, 64, 5, 2, 1).items == 1
     assert eight.items_of(20) >= 1
     assert eight.items_of(1) == eight.items
+    assert eight.halved(5).items == eight.items // 2
+
+
+def test_without_a_number_a_card_gets_as_many_windows_as_half_of_it_takes() -> None:
+    from types import SimpleNamespace
+
+    from whisper_api.engines.torch_memory import plan
+
+    turbo: Any = SimpleNamespace(layers=range(4), width=1280, size=51_866)
+    assert plan(turbo, 0, 5, 2, None).items == 8
+    assert plan(turbo, 0, 5, 2, 120 << 30).items == 128
+    assert plan(turbo, 0, 5, 2, 120 << 30, 16).items == 16
+    small, set_by_hand = plan(turbo, 0, 5, 2, 8 << 30), plan(turbo, 1024, 5, 2, 8 << 30)
+    assert 8 < small.items < set_by_hand.items < 64
+    assert set_by_hand.items == pytest.approx(small.items * 1.6, abs=2)
+
+
+def test_a_batch_that_does_not_fit_after_all_is_halved() -> None:
+    from whisper_api.engines.torch_memory import Room
+    from whisper_api.engines.torch_trial import fitted
+
+    tried: list[int] = []
+
+    def make(room: Room) -> Any:
+        tried.append(room.items)
+        if room.items > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return room
+
+    fits, cpu = 3, torch.device("cpu")
+    found: Any = fitted(make, Room(12, 60), 5, cpu)
+    assert found == Room(3, 20)
+    assert tried == [12, 6, 3]
+    fits = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        fitted(make, Room(1, 20), 5, cpu)
+
+
+def test_flash_attention_that_fails_is_replaced(folder: Path) -> None:
+    from whisper_api.engines.torch_place import TorchPlace
+    from whisper_api.engines.torch_trial import checked_attention
+
+    encoder = load(folder)._open().encoder
+    flash = "flash_attention_2"
+    place = TorchPlace("cpu", "float32", flash, "as set")
+    encoder.config._attn_implementation = flash
+    found = checked_attention(encoder, 80, place)
+    assert (found.attention, encoder.config._attn_implementation) == ("sdpa", "sdpa")
+    assert "FlashAttention 2 does not work here: " in found.reason
+    # One that works and answers alike stays; of one that does not exist nothing is asked.
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS as KNOWN
+
+    sdpa = KNOWN["sdpa"]
+    for factor, expected in ((1.001, flash), (2.0, "sdpa")):
+
+        def near(*args: Any, factor: float = factor, **options: Any) -> Any:
+            states, weights = sdpa(*args, **options)
+            return states * factor, weights
+
+        kept, KNOWN[flash] = KNOWN[flash], near
+        encoder.config._attn_implementation = flash
+        try:
+            assert checked_attention(encoder, 80, place).attention == expected
+        finally:
+            KNOWN[flash] = kept
+    assert checked_attention(None, 80, TorchPlace("cpu", "float32", "sdpa")).attention == "sdpa"
+
+
+def test_a_full_batch_is_tried_and_graphs_that_write_otherwise_are_given_up(folder: Path) -> None:
+    from whisper_api.engines.torch_trial import try_out
+
+    engine = load(folder, batch_size=2)
+    assert engine.info.batch_size == 2
+    parts = engine._open()
+    asked: list[tuple[int, int]] = []
+    write = parts.generator.write
+
+    def noted(encodings: Any, prompts: Any, params: DecodeParams) -> Any:
+        asked.append((len(prompts), params.beam_size))
+        return write(encodings, prompts, params)
+
+    parts.generator.write = noted
+    try_out(parts, 5)
+    assert asked == [(2, 5), (1, 1), (1, 1)]
+    assert parts.generator.graphs
+    assert not parts.generator.graphs_fail
+    parts.generator.write = lambda encodings, prompts, params: write(
+        encodings if parts.generator.graphs else -encodings, prompts, params
+    )
+    try_out(parts, 5)
+    assert "they write other tokens" in engine.info.reason

@@ -7,6 +7,7 @@ import threading
 import wave
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,19 @@ async def test_every_marker_once_in_order_and_on_time(runtime: Runtime, tmp_path
     assert [s.id for s in result.segments] == list(range(40))
     assert result.duration == pytest.approx(170, abs=0.01)
     assert result.coverage.decoded == pytest.approx(170, abs=0.1)
+
+
+async def test_one_file_fills_the_batches_that_the_engine_has_planned(tmp_path: Path) -> None:
+    settings = Settings(
+        engine="fake", model_path="fake:batch=64,replicas=2", data_dir=tmp_path, decode_workers=1
+    )
+    path = recording(tmp_path / "long.wav", {0.5 + 4.1 * n: n for n in range(60)}, 250)
+    options = replace(PLAIN, chunk_length_s=1)
+    async with open_runtime(settings) as runtime:
+        result = await runtime.transcribe_path(path, options)
+        sizes = sorted(call.size for call in (await fake(runtime)).calls)
+    assert [s.text for s in result.segments] == [f" marker-{n:04d}" for n in range(60)]
+    assert sizes[-2:] == [64, 64]
 
 
 async def test_stream_yields_windows_before_the_transcript(

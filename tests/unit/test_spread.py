@@ -86,11 +86,21 @@ def room_of(queued: dict[str, float], *, takers: int = 3, unread: float = 0, bus
     by_lane = {lane.value: queued.get(lane, 0.0) for lane in Lane}
     parts: Any = SimpleNamespace(
         scheduler=SimpleNamespace(state=lambda: SimpleNamespace(by_lane=by_lane)),
-        pool=SimpleNamespace(loaded=lambda: [SimpleNamespace(info=SimpleNamespace(replicas=2))]),
+        pool=SimpleNamespace(
+            loaded=lambda: [SimpleNamespace(info=SimpleNamespace(replicas=2, batch_size=0))]
+        ),
         settings=SimpleNamespace(batch_size=4),
     )
     runner: Any = SimpleNamespace(leaving=False, busy=busy, unread=lambda *lanes: unread)
     return Room(parts, runner, lambda: takers)
+
+
+def test_what_a_process_holds_follows_the_batches_that_its_engine_has_planned() -> None:
+    room = room_of({"task": 2 * 64 * 2 * 30 - 1})
+    assert not room("tasks", 1)
+    pool: Any = room.parts.pool
+    pool.loaded = lambda: [SimpleNamespace(info=SimpleNamespace(replicas=2, batch_size=64))]
+    assert room("tasks", 1)
 
 
 def test_a_process_takes_no_more_than_its_next_batches_hold() -> None:

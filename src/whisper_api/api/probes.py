@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from whisper_api import __version__
 from whisper_api.api import schemas
 from whisper_api.api.errors import SERVER, error_body
-from whisper_api.engines.base import EngineInfo
+from whisper_api.engines.base import EngineInfo, batch_size_of
 from whisper_api.errors import DatabaseUnavailable, WhisperApiError
 from whisper_api.models import RemoteModels
 from whisper_api.runtime import Runtime
@@ -45,6 +45,7 @@ async def ready(request: Request) -> Response:
     if info := engine_of(runtime):
         state.model, state.engine, state.device = info.model, info.engine, info.device
         state.compute_type, state.replicas = info.compute_type, info.replicas
+        state.batch_size = batch_size_of(info, runtime.settings)
         state.chosen_because = info.reason
         state.note = await _note(request, info.model)
     if not await runtime.database.healthy():

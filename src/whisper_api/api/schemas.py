@@ -62,6 +62,7 @@ class Ready(BaseModel):
     device: str | None = None
     compute_type: str | None = None
     replicas: int | None = None
+    batch_size: int | None = Field(default=None, description="Most windows in one batch")
     chosen_because: str | None = None
     note: str | None = Field(default=None, description="What people should know about the model")
     error: ErrorDetail | None = None

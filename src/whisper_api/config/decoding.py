@@ -64,8 +64,9 @@ class ModelSettings(Section):
     """What writes the text where OpenVINO is installed. Its own decoder has a lone window written
     sooner on processors with AMX or AVX-512 BF16, in less memory; ``auto`` takes what does more
     work in the same time, measured."""
-    batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
-    """Most windows in one batch."""
+    batch_size: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Most windows in one batch. 0 chooses: 8, and with the transformers engine on a card as many
+    as half of its free memory takes, up to 128 (``/ready`` says how many)."""
 
 
 class DecodingSettings(Section):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from whisper_api.config import Settings
 from whisper_api.types import Audio, Task, TokenLogprob
 
 
@@ -26,6 +27,16 @@ class EngineInfo:
     languages: tuple[str, ...]  #: ISO codes the model has tokens for
     replicas: int = 1  #: batches that may run at the same time
     reason: str = ""  #: why this device and type were chosen
+    batch_size: int = 0  #: most windows in one batch; 0: what the settings say
+
+
+DEFAULT_BATCH = 8
+"""Windows in one batch where neither the settings nor the engine say."""
+
+
+def batch_size_of(info: EngineInfo, settings: Settings) -> int:
+    """Most windows in one batch of a loaded engine."""
+    return info.batch_size or settings.batch_size or DEFAULT_BATCH
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,7 @@ class FakeOptions:
     oom_above: int | None = None  #: batches larger than this raise EngineOutOfMemory
     languages: Mapping[str, float] = field(default_factory=lambda: {"en": 0.9, "ru": 0.1})
     replicas: int = 1
+    batch: int = 0  #: most windows in one batch, as a card's engine plans it
     thresholds: Thresholds = field(default_factory=Thresholds)
 
     @classmethod
@@ -122,6 +123,7 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "oom_above": int,
     "languages": lambda text: {code: 0.9 / (i + 1) for i, code in enumerate(text.split("+"))},
     "replicas": int,
+    "batch": int,
 }
 
 
@@ -189,6 +191,7 @@ class FakeEngine:
             languages=tuple(LANGUAGES),
             replicas=self.options.replicas,
             reason="a test double that reads markers",
+            batch_size=self.options.batch,
         )
 
     @property

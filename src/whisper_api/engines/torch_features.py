@@ -23,13 +23,21 @@ class LogMel:
 
     def __call__(self, audios: Sequence[Audio], frames: int = FRAMES) -> Any:
         """Float32 ``[windows, mels, frames]``; what is longer than 30 s is cut off."""
+        return self.transform(self.stage(audios, frames))
+
+    def stage(self, audios: Sequence[Audio], frames: int = FRAMES) -> Any:
+        """The sound on the device, ``[windows, samples]``: mostly the host's work."""
         samples = frames * HOP
         # Pinned memory comes from torch's own cache, which waits for copies still under way.
         staged = torch.zeros(len(audios), samples, pin_memory=self._pin)
         for row, audio in zip(staged, audios, strict=True):
             used = min(audio.size, samples, WINDOW_SECONDS * SAMPLE_RATE)
             row[:used] = torch.from_numpy(audio[:used])
-        sound = staged.to(self._device, non_blocking=True)
+        return staged.to(self._device, non_blocking=True)
+
+    def transform(self, sound: Any) -> Any:
+        """The spectrograms of what ``stage`` answered."""
+        frames = sound.shape[1] // HOP
         spectrum = torch.stft(
             sound, N_FFT, HOP, window=self._window, center=True, return_complex=True
         )[..., :frames]

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from whisper_api.engines.base import DecodeParams
-from whisper_api.engines.torch_memory import Memory, Room
+from whisper_api.engines.torch_memory import POSITIONS, Memory, Room
 from whisper_api.engines.torch_network import Decoder
 from whisper_api.engines.torch_rules import Rules
 from whisper_api.engines.torch_search import Beam, Found, Rowwise, Search, rows_of
@@ -94,9 +94,11 @@ class Generator:
     ) -> None:
         """Allocates the decoder's memory; ``alone`` is held while a graph is recorded."""
         self.room = room
-        self.graphs_fail = ""  #: why graphs are not used any more
+        self.graphs = True  #: whether they are used where that is possible
+        self.graphs_fail = ""  #: why they are not any more
         self.shrinks = True  #: whether batches become smaller as their windows end
         self.watch = Watch(device)
+        self.encoding_bytes = POSITIONS * decoder.width * dtype.itemsize  #: of a full window
         self._decoder, self._rules = decoder, rules
         self._device, self._alone = device, alone
         self._sot, self._no_speech = tokenizer.sot, tokenizer.no_speech
@@ -137,6 +139,20 @@ class Generator:
         heads = [(0, 0)]
         states, _ = self._decoder.read(tokens, self._decoder.cross(encodings), heads)
         return self._decoder.logits(states[:, -1])
+
+    def check_graphs(
+        self,
+        encodings: Any,
+        prompts: Sequence[list[int]],
+        params: DecodeParams,
+        found: Sequence[Written],
+    ) -> None:
+        """Use no graphs any more if they are why this batch was written as ``found``."""
+        self.graphs = False
+        without = self.write(encodings, prompts, params)
+        self.graphs = True
+        if [one.found.tokens for one in without] != [one.found.tokens for one in found]:
+            self._give_up("they write other tokens")
 
     # --- one batch ------------------------------------------------------------------------------
 
@@ -230,7 +246,7 @@ class Generator:
 
     def _step(self, bench: Bench, span: int, positions: int) -> None:
         step = self._stepper(bench, span, positions)
-        if not self._on_card or self.graphs_fail:
+        if not self._on_card or self.graphs_fail or not self.graphs:
             step()
             return
         search = bench.search
@@ -270,13 +286,16 @@ class Generator:
                 finally:
                     graph.capture_end()
         except RuntimeError as error:
-            self.graphs_fail = str(error).splitlines()[0]
-            log.warning("CUDA graphs do not work here, decoding is slower: %s", self.graphs_fail)
-            self._graphs.clear()
+            self._give_up((str(error) or repr(error)).splitlines()[0])
             return
         self._graphs[key] = graph
         while len(self._graphs) > _GRAPHS:
             self._graphs.popitem(last=False)
+
+    def _give_up(self, why: str) -> None:
+        self.graphs_fail = why
+        log.warning("CUDA graphs do not work here, decoding is slower: %s", why)
+        self._graphs.clear()
 
 
 def bucket_of(count: int) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,28 +14,17 @@ from whisper_api.convert import generation_settings
 from whisper_api.engines.torch_align import Aligner
 from whisper_api.engines.torch_features import LogMel
 from whisper_api.engines.torch_generate import Generator
-from whisper_api.engines.torch_memory import plan
+from whisper_api.engines.torch_memory import AUTOMATIC, AUTOMATIC_MPS, Room, plan
 from whisper_api.engines.torch_network import Decoder
+from whisper_api.engines.torch_parts import Parts, Streams, let_go
 from whisper_api.engines.torch_place import TorchPlace
 from whisper_api.engines.torch_rules import Rules
+from whisper_api.engines.torch_trial import checked_attention, fitted
 from whisper_api.errors import ModelBroken
 from whisper_api.model_folder import ModelFiles
 from whisper_api.tokens import WhisperTokenizer
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """A loaded model, ready for the engine."""
-
-    encoder: Any
-    tokenizer: WhisperTokenizer
-    mel: LogMel
-    generator: Generator
-    aligner: Aligner
-    device: Any
-    dtype: Any
 
 
 def load_parts(
@@ -47,6 +35,8 @@ def load_parts(
     alone: AbstractContextManager[Any],
 ) -> Parts:
     """Load the folder with room for ``windows`` of ``width`` rows, or fewer where memory is short.
+
+    ``windows`` of 0 chooses.
 
     Raises:
         ModelBroken: a file is missing or broken, pickled, or no Whisper model.
@@ -73,18 +63,25 @@ def build_parts(
 
     ``said``: what ``generation_settings`` answers.
     """
-    config = model.config
+    config, encoder = model.config, model.model.encoder
     device, dtype = torch.device(place.device), getattr(torch, place.dtype)
+    place = checked_attention(encoder, config.num_mel_bins, place)
     decoder = Decoder(model)
     rules = Rules(tokenizer, said["suppress_ids"], said["suppress_ids_begin"], decoder.size, device)
-    room = plan(decoder, windows, width, dtype.itemsize, _free(device))
-    if room.items < windows:
-        log.warning("batches are of %d windows, not %d: more does not fit", room.items, windows)
-    generator = Generator(decoder, rules, room, device, dtype, tokenizer, alone)
     heads = _heads(said["alignment_heads"], config.decoder_layers, decoder.heads)
     aligner = Aligner(decoder, tokenizer, heads)
     mel = LogMel(config.num_mel_bins, device)
-    return Parts(model.model.encoder, tokenizer, mel, generator, aligner, device, dtype)
+    most = AUTOMATIC_MPS if device.type == "mps" else AUTOMATIC
+    planned = plan(decoder, windows, width, dtype.itemsize, _free(device), most)
+    if planned.items < windows:
+        log.warning("batches are of %d windows, not %d: more does not fit", planned.items, windows)
+
+    def make(room: Room) -> Parts:
+        generator = Generator(decoder, rules, room, device, dtype, tokenizer, alone)
+        streams = Streams.on(device)
+        return Parts(encoder, tokenizer, mel, generator, aligner, device, dtype, place, streams)
+
+    return fitted(make, planned, width, device)
 
 
 def _model(files: ModelFiles, place: TorchPlace) -> Any:
@@ -108,10 +105,13 @@ def _model(files: ModelFiles, place: TorchPlace) -> Any:
 
 
 def _free(device: Any) -> int | None:
-    if device.type != "cuda":
-        return None
-    torch.cuda.empty_cache()
-    return int(torch.cuda.mem_get_info(device)[0])
+    let_go(device)
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        most, used = torch.mps.recommended_max_memory(), torch.mps.driver_allocated_memory()
+        return max(0, int(most) - int(used))
+    return None
 
 
 def _heads(said: Sequence[Sequence[int]], layers: int, heads: int) -> list[tuple[int, int]]:

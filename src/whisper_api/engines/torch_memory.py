@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from whisper_api.engines.base import DEFAULT_BATCH
 from whisper_api.engines.torch_network import Decoder, Pair
 from whisper_api.tokens import CONTEXT
 
@@ -17,7 +18,11 @@ POSITIONS = 1500
 """Encoder positions of a full window."""
 
 LARGEST_BEAM = 20  # as the setting allows
-_SHARE = 0.8  # of the free memory; the rest is for the encoder, the words and fragmentation
+AUTOMATIC = 128  # windows: more is hardly faster on any card, and takes longer to wait for
+AUTOMATIC_MPS = 16
+_SHARE = 0.8  # of the free memory; the rest is for the words, the graphs and fragmentation
+_AUTOMATIC_SHARE = 0.5  # leaves room for another model
+_KEPT = 3  # encodings of each window: kept, being stacked, being made
 _WORKING = 8  # float32 copies of the logits that a step of a search holds
 
 
@@ -32,18 +37,33 @@ class Room:
         """Windows in one batch where each takes ``width`` rows."""
         return max(1, min(self.items, self.rows // width))
 
+    def halved(self, width: int) -> Room:
+        """Room for half as many windows of ``width`` rows."""
+        items = max(1, self.items // 2)
+        return Room(items, max(items * width, LARGEST_BEAM))
 
-def plan(decoder: Decoder, wanted: int, width: int, item_bytes: int, free: int | None) -> Room:
+
+def plan(
+    decoder: Decoder,
+    wanted: int,
+    width: int,
+    item_bytes: int,
+    free: int | None,
+    most: int = AUTOMATIC,
+) -> Room:
     """Room for up to ``wanted`` windows of ``width`` rows in ``free`` bytes (None: no limit).
 
+    ``wanted`` of 0 chooses: up to ``most`` in half of what is free, or a processor's usual number.
     ``item_bytes`` is the size of one number in the model's format.
     """
+    share = _SHARE if wanted else _AUTOMATIC_SHARE
+    wanted = wanted or (DEFAULT_BATCH if free is None else most)
     row = 2 * len(decoder.layers) * CONTEXT * decoder.width * item_bytes
     row += _WORKING * 4 * decoder.size
     audio = 2 * len(decoder.layers) * POSITIONS * decoder.width * item_bytes
     # A batch being encoded beside the one that is decoded: states, and the widened inner ones.
-    audio += 2 * 8 * POSITIONS * decoder.width * item_bytes
-    items = wanted if free is None else int(free * _SHARE / (audio + width * row))
+    audio += (2 * 8 + _KEPT) * POSITIONS * decoder.width * item_bytes
+    items = wanted if free is None else int(free * share / (audio + width * row))
     items = max(1, min(wanted, items))
     return Room(items, max(items * width, LARGEST_BEAM))
 

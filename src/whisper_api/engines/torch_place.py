@@ -28,8 +28,14 @@ class TorchPlace:
     device: str  #: ``cpu``, ``mps`` or ``cuda:N``
     dtype: str  #: ``float32``, ``float16`` or ``bfloat16``
     attention: str  #: of the encoder, in transformers' words
-    reason: str
+    why: str = ""  #: this device
     fell_back: str = ""  #: why the attention is not FlashAttention 2 though a card is there
+
+    @property
+    def reason(self) -> str:
+        """All of it in words."""
+        said = f"{self.attention} attention" + (f" ({self.fell_back})" if self.fell_back else "")
+        return f"{self.device}: {self.why}; {self.dtype}; {said}"
 
     @property
     def on_card(self) -> bool:
@@ -51,9 +57,7 @@ def choose_torch_place(
     capability = tuple(torch.cuda.get_device_capability(device)) if "cuda" in device else (0, 0)
     dtype = _dtype(settings.compute_type, device, capability)
     attention, fell_back = _attention(device, dtype, capability, flash or flash_missing)
-    said = f"{attention} attention" + (f" ({fell_back})" if fell_back else "")
-    reason = f"{device}: {why}; {dtype}; {said}"
-    return TorchPlace(device, dtype, attention, reason, fell_back)
+    return TorchPlace(device, dtype, attention, why, fell_back)
 
 
 def flash_missing() -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -25,9 +26,11 @@ from whisper_api.engines.draft import Draft
 from whisper_api.engines.encoder import frames_for
 from whisper_api.engines.encodings import Encodings
 from whisper_api.engines.torch_generate import BEST_OF, Written
-from whisper_api.engines.torch_load import Parts, load_parts
+from whisper_api.engines.torch_load import load_parts
 from whisper_api.engines.torch_network import encode
-from whisper_api.engines.torch_place import TorchPlace, choose_torch_place
+from whisper_api.engines.torch_parts import Parts, in_stream, let_go, on_device
+from whisper_api.engines.torch_place import choose_torch_place
+from whisper_api.engines.torch_trial import is_out_of_memory
 from whisper_api.errors import EngineError, EngineOutOfMemory, ModelBroken, SettingsError
 from whisper_api.model_folder import CHECKPOINT
 from whisper_api.tokens import PROMPT_LIMIT
@@ -40,7 +43,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _KEPT_BYTES = 512 * 1024 * 1024
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "failed to allocate")
+
+_ENCODING: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+"""One for each card, for all models on it: two encoders side by side gain nothing, and while a
+graph is recorded nothing else may be new to the card."""
 
 
 class TransformersEngine:
@@ -61,10 +67,9 @@ class TransformersEngine:
         """Use ``load``; ``encoding`` is the lock that also keeps recording apart."""
         self._parts: Parts | None = parts
         self._info, self._thresholds, self._shortens = info, thresholds, shortens
-        self._encodings = Encodings(_KEPT_BYTES)
+        room = parts.generator.room.items
+        self._encodings = Encodings(max(_KEPT_BYTES, 2 * room * parts.generator.encoding_bytes))
         self._encoding, self._decoding = encoding, threading.Lock()
-        on_card = parts.device.type == "cuda"
-        self._streams = [torch.cuda.Stream(parts.device) for _ in range(2)] if on_card else []
         self._device = parts.device
 
     @classmethod
@@ -89,16 +94,14 @@ class TransformersEngine:
             log.warning("attention is %s: %s", place.attention, place.fell_back)
         if settings.cpu_threads and place.device == "cpu":
             torch.set_num_threads(settings.cpu_threads)
-        encoding = threading.Lock()
+        encoding = _ENCODING[place.device] if place.on_card else threading.Lock()
         width = max(BEST_OF, settings.beam_size)
-        with _as_engine_errors(loading=files.id), _on(torch.device(place.device)):
+        with _as_engine_errors(loading=files.id), on_device(torch.device(place.device)):
             parts = load_parts(files, place, settings.batch_size, width, encoding)
         thresholds = read_thresholds(files.decoding)
         wanted = settings.short_windows
         shortens = thresholds.short_windows if wanted == "auto" else wanted == "always"
-        return cls(
-            parts, describe_parts(files, place, parts, settings), thresholds, shortens, encoding
-        )
+        return cls(parts, describe_parts(files, parts, settings), thresholds, shortens, encoding)
 
     @property
     def info(self) -> EngineInfo:
@@ -170,8 +173,7 @@ class TransformersEngine:
         with self._decoding, self._encoding:
             self._parts = None
             self._encodings.clear()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+            let_go(self._device)
 
     def _open(self) -> Parts:
         parts = self._parts
@@ -183,28 +185,31 @@ class TransformersEngine:
 
     def _encode(self, parts: Parts, audios: Sequence[tuple[str, Audio]]) -> list[Any]:
         """Each window's encoding, ``[1, positions, width]`` on the device, ready to be read."""
-        with _as_engine_errors(), self._encoding, self._running(0):
+        with self._errors(), on_device(self._device):
             found: dict[str, Any] = {key: self._encodings.get(key) for key, _ in audios}
             missing = {key: audio for key, audio in audios if found[key] is None}
-            fresh: dict[str, Any] = {}
-            keys = sorted(missing, key=lambda key: self._frames(missing[key]))
-            for frames, group in groupby(keys, key=lambda key: self._frames(missing[key])):
-                fresh |= self._encode_equal(parts, list(group), missing, frames)
-            for key, encoding in fresh.items():
-                self._encodings.put(key, encoding)
-        return [fresh[key] if key in fresh else found[key] for key, _ in audios]
+            for keys, frames in self._equal(missing, parts.generator.room.items):
+                # Beside the batch that is encoded now.
+                with in_stream(parts.streams.copy):
+                    sound = parts.mel.stage([missing[key] for key in keys], frames)
+                with self._encoding, in_stream(parts.streams.encode):
+                    mels = parts.mel.transform(sound).to(parts.dtype)
+                    rows = encode(parts.encoder, mels).split(1)
+                    # Each its own memory: a view would keep the whole batch.
+                    found.update(zip(keys, (row.clone() for row in rows), strict=True))
+            for key in missing:
+                self._encodings.put(key, found[key])
+        return [found[key] for key, _ in audios]
 
-    def _encode_equal(
-        self, parts: Parts, keys: list[str], audios: dict[str, Audio], frames: int
-    ) -> dict[str, Any]:
-        size, fresh = parts.generator.room.items, {}
-        for first in range(0, len(keys), size):
-            some = keys[first : first + size]
-            mels = parts.mel([audios[key] for key in some], frames).to(parts.dtype)
-            for key, row in zip(some, encode(parts.encoder, mels).split(1), strict=True):
-                # Its own memory: a view would keep the whole batch.
-                fresh[key] = row.clone()
-        return fresh
+    def _equal(self, audios: dict[str, Audio], most: int) -> Iterator[tuple[list[str], int]]:
+        """Keys of audios that are encoded together, and their mel frames."""
+
+        def frames_of(key: str) -> int:
+            return self._frames(audios[key])
+
+        for frames, group in groupby(sorted(audios, key=frames_of), key=frames_of):
+            keys = list(group)
+            yield from ((keys[i : i + most], frames) for i in range(0, len(keys), most))
 
     def _frames(self, audio: Audio) -> int:
         return frames_for(audio.size) if self._shortens else features.FRAMES
@@ -261,32 +266,19 @@ class TransformersEngine:
 
     @contextmanager
     def _decode_alone(self, parts: Parts) -> Iterator[None]:
-        with _as_engine_errors(), self._decoding, self._running(1):
+        on = on_device(self._device)
+        with self._errors(), self._decoding, on, in_stream(parts.streams.write):
             yield
 
     @contextmanager
-    def _running(self, stream: int) -> Iterator[None]:
-        """On the device, in the stream, which is waited for at the end.
-
-        What the block allocates may be read from other streams, and freed, after it.
-        """
-        with ExitStack() as stack:
-            stack.enter_context(_on(self._device))
-            if self._streams:
-                stack.enter_context(torch.cuda.stream(self._streams[stream]))
-                stack.callback(self._streams[stream].synchronize)
-            yield
-
-
-@contextmanager
-def _on(device: Any) -> Iterator[None]:
-    """Without gradients, and with ``device`` as this thread's own where it is a card."""
-    with torch.inference_mode():
-        if device.type == "cuda":
-            with torch.cuda.device(device):
+    def _errors(self) -> Iterator[None]:
+        try:
+            with _as_engine_errors():
                 yield
-        else:
-            yield
+        except EngineOutOfMemory:
+            self._encodings.clear()
+            let_go(self._device)
+            raise
 
 
 def _draft(parts: Parts, item: WindowItem, written: Written) -> Draft:
@@ -305,10 +297,9 @@ def _draft(parts: Parts, item: WindowItem, written: Written) -> Draft:
     )
 
 
-def describe_parts(
-    files: ModelFiles, place: TorchPlace, parts: Parts, settings: Settings
-) -> EngineInfo:
+def describe_parts(files: ModelFiles, parts: Parts, settings: Settings) -> EngineInfo:
     """What was loaded, and where."""
+    place = parts.place
     codes = tuple(parts.tokenizer.languages) or ("en",)
     known = tuple(code for code in codes if not files.languages or code in files.languages)
     room = parts.generator.room
@@ -322,6 +313,7 @@ def describe_parts(
         # The second one encodes while the first one writes.
         replicas=settings.replicas or (2 if place.on_card else 1),
         reason=f"{place.reason}; batches of {room.items} windows",
+        batch_size=room.items,
     )
 
 
@@ -332,16 +324,9 @@ def _as_engine_errors(loading: str | None = None) -> Iterator[None]:
         yield
     except (RuntimeError, ValueError, OSError, KeyError, IndexError, MemoryError) as error:
         text = (str(error) or type(error).__name__).splitlines()[0]
-        if isinstance(error, MemoryError) or any(sign in text.lower() for sign in _OUT_OF_MEMORY):
-            _let_go(error)
+        if is_out_of_memory(error):
+            error.__traceback__ = None  # its frames hold what the failed call held
             raise EngineOutOfMemory(f"The engine ran out of memory: {text}") from None
         if loading is not None:
             raise ModelBroken(f"The model {loading!r} cannot be loaded: {text}") from error
         raise EngineError(f"The engine failed: {text}") from error
-
-
-def _let_go(error: BaseException) -> None:
-    """Free what the failed call held: its frames hang on the traceback."""
-    error.__traceback__ = None
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from whisper_api.engines.base import DEFAULT_BATCH, batch_size_of
 from whisper_api.tasks.claims import Kind
 from whisper_api.tasks.live import Parts
 from whisper_api.tasks.runner import Runner
@@ -39,8 +40,13 @@ class Room:
     @property
     def enough(self) -> float:
         """Seconds of audio in ``BATCHES_AHEAD`` of all replicas."""
-        replicas = sum(engine.info.replicas for engine in self.parts.pool.loaded())
-        return BATCHES_AHEAD * WINDOW_SECONDS * self.parts.settings.batch_size * max(1, replicas)
+        settings = self.parts.settings
+        windows = [
+            engine.info.replicas * batch_size_of(engine.info, settings)
+            for engine in self.parts.pool.loaded()
+        ]
+        alone = settings.batch_size or DEFAULT_BATCH
+        return float(BATCHES_AHEAD * WINDOW_SECONDS * max(alone, sum(windows)))
 
     def _ahead(self, *lanes: Lane) -> float:
         """Seconds of audio that were taken and are not done."""
