@@ -1,11 +1,12 @@
 """Speed of the transformers engine, on random weights in the exact shapes of Whisper's models.
 
-python benchmarks/gpu.py                               # large-v3-turbo on the first card
-python benchmarks/gpu.py --models tiny --batches 1 2 --device cpu --tokens 8 --no-peer
+python benchmarks/gpu.py --check --json figures.json --picture figures.svg   # on a card
+python benchmarks/gpu.py --models tiny --batches 1 2 --device cpu --tokens 8 --peer-batches 2
 
 Nothing is downloaded: weights are made in memory. Every window has 30 s of noise and writes the
-same number of tokens, so that all engines do the same work; it says nothing of accuracy. One JSON
-object goes to ``--json``, a table to the terminal.
+same number of tokens, so that all engines do the same work; it says nothing of accuracy. Figures
+are written as they come, so that the run may be cut at any time; what fails is named and the rest
+goes on. ``--check`` runs the tests that need a card first.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import re
+import resource
 import subprocess
 import sys
 import threading
@@ -25,6 +28,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from gpu_report import WHO, Report, table
+
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
@@ -32,8 +37,9 @@ from tests.checkpoints import whisper_tokenizer  # noqa: E402
 
 from whisper_api.config import Settings  # noqa: E402
 from whisper_api.engines.base import DecodeParams, Thresholds, WindowItem  # noqa: E402
-from whisper_api.engines.torch_load import Parts, build_parts  # noqa: E402
+from whisper_api.engines.torch_load import build_parts  # noqa: E402
 from whisper_api.engines.torch_network import encode  # noqa: E402
+from whisper_api.engines.torch_parts import Parts, in_stream, on_device  # noqa: E402
 from whisper_api.engines.torch_place import TorchPlace, choose_torch_place  # noqa: E402
 from whisper_api.engines.transformers import TransformersEngine, describe_parts  # noqa: E402
 from whisper_api.model_folder import ModelFiles  # noqa: E402
@@ -78,7 +84,8 @@ def make_parts(name: str, place: TorchPlace, windows: int, alone: threading.Lock
     tokenizer = WhisperTokenizer(words, SHAPES[name][5])
     never = range(tokenizer.eot, tokenizer.timestamp_begin)
     said = {"suppress_ids": list(never), "suppress_ids_begin": [], "alignment_heads": [[0, 0]]}
-    return build_parts(make_model(name, place), tokenizer, said, place, windows, 1, alone)
+    with on_device(torch.device(place.device)):
+        return build_parts(make_model(name, place), tokenizer, said, place, windows, 1, alone)
 
 
 def timed(device: Any, work: Callable[[], Any], rounds: int) -> float:
@@ -142,12 +149,14 @@ def measure_batch(
     def run_encoder() -> None:
         kept[:] = [encode(parts.encoder, parts.mel(audios).to(parts.dtype))]
 
-    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-    with torch.inference_mode(), torch.cuda.stream(stream):
-        encoder = timed(device, run_encoder, rounds)
-        # Twice as many rounds: the first ones of a shape record graphs.
-        decoder = timed(device, lambda: parts.generator.write(kept[0], prompts, params), 2 * rounds)
-    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    with on_device(device):
+        with in_stream(parts.streams.encode):
+            encoder = timed(device, run_encoder, rounds)
+        with in_stream(parts.streams.write):
+            # Twice as many rounds: the first ones of a shape record graphs.
+            decoder = timed(
+                device, lambda: parts.generator.write(kept[0], prompts, params), 2 * rounds
+            )
     least = batch * encoder_flop(name) / limit[0]
     least += decoder_bytes(name, batch, tokens, parts.dtype.itemsize) / limit[1]
     return {
@@ -156,8 +165,18 @@ def measure_batch(
         "decoder_ms": 1000 * decoder / batch,
         "rtfx": WINDOW_SECONDS * batch / (encoder + decoder),
         "share_of_limit": least / (encoder + decoder),
-        "memory_gb": memory / 1e9,
+        "memory_gb": memory_gb(device),
+        "graphs": parts.generator.graphs_fail or ("yes" if device.type == "cuda" else "none here"),
+        "attention": parts.place.attention,
     }
+
+
+def memory_gb(device: Any) -> float:
+    """Most memory since it was last asked for: of the card, elsewhere of the process."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device)) / 1e9
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
 
 
 def measure_engine(name: str, place: TorchPlace, batch: int, tokens: int, turns: int) -> float:
@@ -165,7 +184,7 @@ def measure_engine(name: str, place: TorchPlace, batch: int, tokens: int, turns:
     alone = threading.Lock()
     parts = make_parts(name, place, batch, alone)
     settings = Settings(engine="transformers", device=place.device)
-    info = describe_parts(ModelFiles(name, Path(), kind="huggingface"), place, parts, settings)
+    info = describe_parts(ModelFiles(name, Path(), kind="huggingface"), parts, settings)
     engine = TransformersEngine(parts, info, Thresholds(), False, alone)
     audios = list(noise(batch))
     params = DecodeParams("en", beam_size=1, max_new_tokens=tokens)
@@ -214,35 +233,58 @@ def noise(count: int) -> Sequence[Any]:
     return [np.roll(one, 997 * number) for number in range(count)]
 
 
-def measure_model(name: str, place: TorchPlace, options: argparse.Namespace) -> dict[str, Any]:
+def measure_model(
+    name: str, place: TorchPlace, options: argparse.Namespace, report: Report
+) -> None:
     """Every batch of one model, the engine as a whole, and the peer."""
     device = torch.device(place.device)
     limit = roofline(device, getattr(torch, place.dtype))
     found: dict[str, Any] = {"model": name, "tflops": limit[0] / 1e12, "gb_per_s": limit[1] / 1e9}
-    rows = found["batches"] = []
+    rows, engine, peer = found["batches"], found["engine"], found["peer"] = [], [], []
+    report.found["results"].append(found)
+
+    def one(batch: int) -> dict[str, Any]:
+        parts = make_parts(name, place, batch, threading.Lock())
+        if parts.generator.room.items < batch:
+            return {"note": "does not fit"}
+        return measure_batch(name, parts, batch, options.tokens, options.rounds, limit)
+
     for batch in options.batches:
-        try:
-            parts = make_parts(name, place, batch, threading.Lock())
-            if parts.generator.room.items < batch:
-                rows.append({"batch": batch, "note": "does not fit"})
-                continue
-            rows.append(measure_batch(name, parts, batch, options.tokens, options.rounds, limit))
-            print(json.dumps({"model": name, **rows[-1]}), flush=True)
-        finally:
-            parts = None
-            clear(device)
+        report.add(rows, {"model": name, "batch": batch}, lambda batch=batch: one(batch))
+        clear(device)
     fits = [row for row in rows if "rtfx" in row]
     if fits and options.engine_turns:
-        batch = max(fits, key=lambda row: row["rtfx"])["batch"]
-        speed = measure_engine(name, place, batch, options.tokens, options.engine_turns)
-        found["engine"] = {"batch": batch, "rtfx": speed}
+        best = max(fits, key=lambda row: row["rtfx"])["batch"]
+        turns = options.engine_turns
+        report.add(
+            engine,
+            {"model": name, "who": "engine", "batch": best},
+            lambda: {"rtfx": measure_engine(name, place, best, options.tokens, turns)},
+        )
         clear(device)
-    found["peer"] = []
     for batch in options.peer_batches if options.peer else ():
-        speed = measure_peer(name, place, batch, options.tokens)
-        found["peer"].append({"batch": batch, "rtfx": speed})
+        report.add(
+            peer,
+            {"model": name, "who": "transformers.pipeline", "batch": batch},
+            lambda batch=batch: {"rtfx": measure_peer(name, place, batch, options.tokens)},
+        )
         clear(device)
-    return found
+    speeds = {kind: [row["rtfx"] for row in found[kind] if "rtfx" in row] for kind in WHO}
+    if speeds["engine"] and speeds["peer"]:
+        found["times_the_peer"] = speeds["engine"][0] / max(speeds["peer"])
+    report.save()
+
+
+def check() -> dict[str, Any]:
+    """What the tests that need a card come to."""
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, "tests/unit/test_engine_transformers_card.py"],
+        capture_output=True, text=True, cwd=HERE.parent, check=False, timeout=300,
+    )  # fmt: skip
+    lines = done.stdout.strip().splitlines()
+    failed = [line for line in lines if re.match(r"(FAILED|ERROR|SKIPPED)", line)]
+    return {"rc": done.returncode, "summary": lines[-1] if lines else done.stderr, "not": failed}
 
 
 def clear(device: Any) -> None:
@@ -250,33 +292,6 @@ def clear(device: Any) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-def table(results: Sequence[dict[str, Any]]) -> str:
-    """The figures for people, in Markdown."""
-    lines = [
-        "| model | batch | encoder ms | decoder ms | RTFx | share of limit | memory GB |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for found in results:
-        for row in found["batches"]:
-            if "note" in row:
-                lines.append(f"| {found['model']} | {row['batch']} | {row['note']} | | | | |")
-                continue
-            lines.append(
-                f"| {found['model']} | {row['batch']} | {row['encoder_ms']:.2f} |"
-                f" {row['decoder_ms']:.2f} | {row['rtfx']:.0f} | {row['share_of_limit']:.0%} |"
-                f" {row['memory_gb']:.1f} |"
-            )
-        for who in [found["engine"]] if "engine" in found else []:
-            lines.append(
-                f"| {found['model']}, whole engine | {who['batch']} | | | {who['rtfx']:.0f} | | |"
-            )
-        for who in found["peer"]:
-            lines.append(
-                f"| {found['model']}, pipeline | {who['batch']} | | | {who['rtfx']:.0f} | | |"
-            )
-    return "\n".join(lines)
 
 
 def main() -> None:
@@ -291,13 +306,15 @@ def main() -> None:
     parser.add_argument("--compute-type", default="auto")
     parser.add_argument("--peer", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--peer-batches", nargs="+", type=int, default=[16, 64])
+    parser.add_argument("--check", action="store_true", help="run the tests of cards first")
+    parser.add_argument("--minutes", type=float, default=9, help="nothing is begun after them")
     parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--picture", type=Path, help="draw them here, as SVG")
     options = parser.parse_args()
     settings = Settings(device=options.device, compute_type=options.compute_type)
     place = choose_torch_place(settings, torch)
-    on_card = place.on_card
     about = {
-        "device": torch.cuda.get_device_name(place.device) if on_card else place.device,
+        "device": torch.cuda.get_device_name(place.device) if place.on_card else place.device,
         "dtype": place.dtype,
         "attention": place.attention,
         "reason": place.reason,
@@ -306,10 +323,14 @@ def main() -> None:
         "commit": commit(),
     }
     print(json.dumps(about), flush=True)
-    results = [measure_model(name, place, options) for name in options.models]
-    print(table(results))
-    if options.json:
-        options.json.write_text(json.dumps({**about, "results": results}, indent=1), "utf-8")
+    report = Report(options, about)
+    if options.check:
+        checked: list[dict[str, Any]] = []
+        report.add(checked, {"who": "tests"}, check)
+        report.found["tests"] = checked[0]
+    for name in options.models:
+        measure_model(name, place, options, report)
+    print(table(report.found["results"]))
 
 
 def commit() -> str:
