@@ -34,6 +34,17 @@ def bearer(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
 
 
+async def test_capabilities_tell_whether_a_key_is_needed_wherever_keys_are_set(
+    open_app: Any,
+) -> None:
+    for settings in ({}, {"api_keys": ("sk-plain",)}, {"keys": KEYS}):
+        async with open_app(**settings) as client:
+            # A key that comes along makes no difference: it may be a guest's page that asks.
+            for headers in ({}, bearer("sk-ann")):
+                answer = await client.get("/v1/capabilities", headers=headers)
+                assert answer.json()["api_key_required"] is bool(settings)
+
+
 async def test_expired_keys_are_refused(open_app: Any) -> None:
     async with open_app(keys=KEYS) as client:
         answer = await client.get("/v1/models", headers=bearer("sk-old"))

@@ -161,7 +161,8 @@ async def capabilities(request: Request) -> schemas.Capabilities:
             "local_files": bool(settings.allowed_directories),
             "sample": await asyncio.to_thread(SAMPLE.is_file),
         },
-        api_key_required=bool(settings.api_keys),
+        # On a public path everybody is an admin where no keys are set, and nobody where they are.
+        api_key_required=not caller_of(request).admin,
     )
 
 
