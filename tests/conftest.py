@@ -17,9 +17,16 @@ from urllib.parse import parse_qs, urlsplit
 import av
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from whisper_api.engines.fake import MARKER_SAMPLES, make_marker
 from whisper_api.types import SAMPLE_RATE, Audio
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 MakeWav = Callable[..., bytes]
 Encode = Callable[[bytes, str], bytes]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 from tests.api.test_transcriptions import URL, problem
 from tests.media import claiming, recorded, tone
+from tests.waiting import PATIENCE_S, until
 
 from whisper_api.api.access import ApiKey, RateLimit, SameOrigin
 from whisper_api.api.auth import Authenticator, address_group, caller_of, require_admin
@@ -270,15 +272,15 @@ async def test_durations_are_written_as_openai_writes_them() -> None:
 
 
 async def test_the_queue_tells_places_to_their_owners_only(open_app: Any, make_wav: Any) -> None:
-    async with open_app(keys=KEYS, model_path="fake:delay=0.4", batch_size=1) as client:
+    async with open_app(keys=KEYS, batch_size=1) as client:
+        gate = threading.Event()
+        async with client.app.state.runtime.pool.lease() as engine:
+            engine.on_decode = lambda items: gate.wait(PATIENCE_S)
         wav = {"file": make_wav({0.5: 7}, 1)}
         named = {"x-request-id": "mine-1", **bearer("sk-bob")}
         running = asyncio.ensure_future(client.post(URL, files=wav, headers=named))
         scheduler = client.app.state.runtime.scheduler
-        for _ in range(500):
-            if scheduler.state().requests:
-                break
-            await asyncio.sleep(0.01)
+        await until(lambda: scheduler.state().requests)
 
         async def queue(key: str) -> Any:
             return (await client.get("/v1/queue", headers=bearer(key))).json()
@@ -287,7 +289,10 @@ async def test_the_queue_tells_places_to_their_owners_only(open_app: Any, make_w
             found = await queue(key)
             assert found["requests"] == 1
             assert [place["request_id"] for place in found["own"]] == seen
-        second = await client.post(URL, files=wav, headers=bearer("sk-ann"))
+        coming = asyncio.ensure_future(client.post(URL, files=wav, headers=bearer("sk-ann")))
+        await until(lambda: scheduler.state().requests == 2)
+        gate.set()
+        second = await coming
         assert second.headers["x-queue-position"] == "1"
         assert float(second.headers["x-queue-eta"]) > 0
         assert (await running).headers["x-queue-position"] == "0"

@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 from tests.api.conftest import OpenApp, running
 from tests.conftest import Encode, MakeWav
+from tests.waiting import PATIENCE_S
 
 from whisper_api.records import NewRecord
 from whisper_api.runtime import Runtime
@@ -634,7 +635,7 @@ async def test_the_clean_up_goes_on_after_a_failure(
             return await prune(days)
 
         monkeypatch.setattr(runtime.history, "prune", failing)
-        await asyncio.wait_for(seen.wait(), 5)
+        await asyncio.wait_for(seen.wait(), PATIENCE_S)
 
 
 async def test_records_survive_a_restart(tmp_path: Path, make_wav: MakeWav) -> None:

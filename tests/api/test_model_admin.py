@@ -12,6 +12,7 @@ import httpx
 import pytest
 from tests.api.test_transcriptions import URL, problem
 from tests.hub import Hub, serve_hub
+from tests.waiting import PATIENCE_S, until
 
 from whisper_api.api.system import package_folder
 from whisper_api.errors import Conflict, ModelNotFound, NotFound
@@ -38,12 +39,12 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 async def ended(client: httpx.AsyncClient, where: str) -> Any:
     """A pull once it has ended."""
-    for _ in range(500):
+
+    async def look() -> Any:
         pull = (await client.get(where)).json()
-        if pull["status"] not in {"pending", "running"}:
-            return pull
-        await asyncio.sleep(0.02)
-    raise AssertionError(pull)
+        return pull if pull["status"] not in {"pending", "running"} else None
+
+    return await until(look)
 
 
 async def test_a_model_comes_is_used_and_goes(open_app: Any, hub: Hub, make_wav: Any) -> None:
@@ -105,14 +106,18 @@ async def test_a_pull_that_fails_says_why(open_app: Any, hub: Hub) -> None:
 
 
 async def test_the_default_stays_and_models_in_use_stay(open_app: Any, make_wav: Any) -> None:
-    async with open_app(model_path="fake:delay=0.5") as client:
-        assert (await client.delete("/v1/models/fake:delay=0.5")).status_code == 409
+    async with open_app() as client:
+        assert (await client.delete("/v1/models/fake")).status_code == 409
+        gate = threading.Event()
+        async with client.app.state.runtime.pool.lease() as engine:
+            engine.on_decode = lambda items: gate.wait(PATIENCE_S)
         request = client.post(URL, files={"file": make_wav({0.5: 3}, 1)})
         running = asyncio.ensure_future(request)
         scheduler = client.app.state.runtime.scheduler
         await until(lambda: scheduler.state().running_batches > 0)
         answer = await client.post("/v1/models/unload", json={"model": "whisper-1"})
         assert answer.status_code == 409
+        gate.set()
         assert (await running).json()["text"] == "marker-0003"
 
 
@@ -171,17 +176,9 @@ class SlowStore:
 
     def pull(self, name: str, progress: Callable[[int, int], None], revision: str | None) -> None:
         progress(1, 10)
-        assert self.go_on.wait(10)
+        assert self.go_on.wait(PATIENCE_S)
         progress(5, 10)
         self.pulled.append(name)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it does not happen")
 
 
 async def test_pulls_run_one_after_the_other_and_can_be_stopped() -> None:
@@ -211,6 +208,6 @@ async def test_the_end_of_the_server_does_not_wait_for_the_hub() -> None:
     pulls = Pulls(slow)
     pull = pulls.start("a")
     await until(lambda: pull.done == 1)
-    await asyncio.wait_for(pulls.close(), 2)
+    await asyncio.wait_for(pulls.close(), PATIENCE_S / 2)
     assert pull.status == "cancelled"
     slow.go_on.set()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import httpx
 import pytest
+from tests.waiting import until
 
 from whisper_api.api.app import create_app
 from whisper_api.config import Settings
@@ -43,14 +43,15 @@ async def belongings(client: httpx.AsyncClient, wav: bytes) -> dict[str, str]:
     url = "/v1/audio/transcriptions/async"
     sent = await client.post(url, files={"file": ("a.wav", wav)}, headers=bearer("bob"))
     task = sent.json()["id"]
-    for _ in range(1000):
+
+    async def recorded() -> Any:
         state = (await client.get(f"/v1/tasks/{task}", headers=bearer("bob"))).json()
-        if state["status"] == "completed" and state["history_id"]:
-            break
-        await asyncio.sleep(0.02)
+        return state["status"] == "completed" and state["history_id"]
+
+    record = await until(recorded)
     length = {"upload-length": "5"}
     upload = await client.post("/v1/uploads", headers=bearer("bob") | length)
-    ids = {"task_id": task, "id": state["history_id"], "delivery_id": "1"}
+    ids = {"task_id": task, "id": record, "delivery_id": "1"}
     return ids | {"upload_id": upload.headers["location"].rsplit("/", 1)[1]}
 
 

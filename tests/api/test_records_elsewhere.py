@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from tests.api.conftest import OpenApp, running
 from tests.conftest import MakeWav
+from tests.waiting import until
 
 from whisper_api.errors import DatabaseUnavailable
 from whisper_api.runtime import Runtime
@@ -26,7 +27,7 @@ async def test_two_servers_share_history_and_audio(
     tmp_path: Path, make_wav: MakeWav, postgres_url: str, s3_url: str
 ) -> None:
     shared = {"database_url": postgres_url, "storage_url": s3_url, "enable_history": True}
-    shared["model_path"] = "fake:delay=0.5"
+    shared["model_path"] = "fake:delay=1"
     wav = make_wav({0.5: 7, 1.5: 8}, 3)
     async with (
         running(tmp_path / "a", **shared) as first,
@@ -55,9 +56,7 @@ async def hands_tasks_back_at_once(client: httpx.AsyncClient, wav: bytes) -> Non
     runtime = runtime_of(client)
     sent = await client.post("/v1/audio/transcriptions/async", files={"file": ("a.wav", wav)})
     ident = sent.json()["id"]
-    async with asyncio.timeout(10):
-        while runtime.tasks.attempt(ident) is None:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: runtime.tasks.attempt(ident) is not None)
     await runtime.drain(0)
     await asyncio.sleep(1)  # several looks into its queues, if it still looked
     flow = flow_id(ident, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import httpx
@@ -10,10 +11,14 @@ import pytest
 from tests.api.test_stream import events
 from tests.api.test_transcriptions import URL, leftovers, problem
 from tests.conftest import MakeWav
+from tests.waiting import PATIENCE_S, until, wait_until
+
+from whisper_api.engines.fake import FakeEngine
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 TEXT = "marker-0011 marker-0012"
-SLOW = {"model_path": "fake:delay=0.3", "batch_size": 1, "replicas": 1, "chunk_length_s": 10}
+ONE_BY_ONE = {"batch_size": 1, "replicas": 1, "chunk_length_s": 10}
+SLOW = {"model_path": "fake:delay=0.3", **ONE_BY_ONE}
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +37,22 @@ async def post(
 ) -> httpx.Response:
     files = {"file": ("a.wav", wav)}
     return await client.post(URL, files=files, data=data, headers=headers or {})
+
+
+async def engine_of(client: Any) -> FakeEngine:
+    async with client.app.state.runtime.pool.lease() as engine:
+        assert isinstance(engine, FakeEngine)
+        return engine
+
+
+async def hold_until_joined(client: Any, requests: int) -> None:
+    """No work is done before so many have joined it."""
+    value = client.app.state.runtime.metrics.registry.get_sample_value
+
+    def joined() -> bool:
+        return bool(value("whisper_reuse_total", {"outcome": "joined"}) == requests)
+
+    (await engine_of(client)).on_decode = lambda items: wait_until(joined)
 
 
 async def test_the_same_audio_is_answered_at_once_in_any_format(open_app: Any, wav: bytes) -> None:
@@ -98,7 +119,8 @@ async def test_keys_do_not_share_results(open_app: Any, wav: bytes) -> None:
 
 
 async def test_equal_requests_at_the_same_time_are_one_job(open_app: Any, five: bytes) -> None:
-    async with open_app(**SLOW) as client:
+    async with open_app(**ONE_BY_ONE) as client:
+        await hold_until_joined(client, 3)
         answers = await asyncio.gather(*(post(client, five, language="en") for _ in range(4)))
         metrics = (await client.get("/metrics")).text
     assert sorted(answer.headers["x-cache"] for answer in answers) == ["joined"] * 3 + ["miss"]
@@ -107,13 +129,11 @@ async def test_equal_requests_at_the_same_time_are_one_job(open_app: Any, five: 
 
 
 async def test_a_retry_joins_its_first_attempt_in_a_full_queue(open_app: Any, five: bytes) -> None:
-    async with open_app(max_concurrent_requests=1, **SLOW) as client:
+    async with open_app(max_concurrent_requests=1, **ONE_BY_ONE) as client:
+        await hold_until_joined(client, 1)
         scheduler = client.app.state.runtime.scheduler
         first = asyncio.create_task(post(client, five, language="en"))
-        for _ in range(500):
-            if scheduler.state().requests:
-                break
-            await asyncio.sleep(0.01)
+        await until(lambda: scheduler.state().requests)
         stranger = await post(client, five, language="en")
         assert stranger.status_code == 429
         retry = await post(client, five, {"x-stainless-retry-count": "1"}, language="en")
@@ -142,11 +162,21 @@ async def test_bad_idempotency_keys(client: httpx.AsyncClient, wav: bytes, key: 
 
 
 async def test_the_clients_patience_is_a_deadline_and_its_retry_goes_on(
-    open_app: Any, five: bytes
+    open_app: Any, wav: bytes, five: bytes
 ) -> None:
     name = "x-stainless-read-timeout"
-    async with open_app(**{**SLOW, "model_path": "fake:delay=0.6"}) as client:
-        late = await post(client, five, {name: "2.5"}, language="en")
+    async with open_app(**ONE_BY_ONE) as client:
+        engine, gate = await engine_of(client), threading.Event()
+        await post(client, wav, language="en")  # the decoder has started then
+        last = len(engine.calls) + 2
+
+        def hold(items: object) -> None:
+            if len(engine.calls) > last:
+                gate.wait(PATIENCE_S)
+
+        engine.on_decode = hold
+        late = await post(client, five, {name: "2"}, language="en")
+        gate.set()
         assert late.status_code == 408
         error = problem(late)
         assert error["code"] == "deadline_exceeded"

@@ -105,7 +105,7 @@ async def test_late_errors_come_as_one_frame(open_app: Any, wav: bytes) -> None:
 async def test_slow_work_sends_keep_alives(
     open_app: Any, wav: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sse, "KEEP_ALIVE_S", 0.1)
+    monkeypatch.setattr(sse, "KEEP_ALIVE_S", 0.02)
     async with open_app(model_path="fake:delay=0.4") as client:
         answer = await client.post(
             URL, files={"file": ("a.wav", wav)}, data={"stream": "true", "language": "en"}

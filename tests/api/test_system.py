@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -11,6 +10,7 @@ import httpx
 import pytest
 from tests.api.test_transcriptions import URL, problem
 from tests.conftest import MakeWav
+from tests.waiting import until
 
 from whisper_api.api.system import PUBLIC_SETTINGS
 from whisper_api.config import Settings
@@ -20,12 +20,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 async def readiness(client: httpx.AsyncClient) -> httpx.Response:
     """The answer of ``/ready`` once the model has loaded or failed."""
-    for _ in range(500):
+
+    async def look() -> httpx.Response | None:
         answer = await client.get("/ready")
-        if answer.json()["status"] != "loading":
-            break
-        await asyncio.sleep(0.01)
-    return answer
+        return answer if answer.json()["status"] != "loading" else None
+
+    found: httpx.Response = await until(look)
+    return found
 
 
 async def test_ready_tells_the_engine(client: httpx.AsyncClient) -> None:

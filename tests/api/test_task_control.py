@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any
 
@@ -14,6 +16,8 @@ import pytest
 import pytest_asyncio
 from tests.api.conftest import running
 from tests.conftest import MakeWav
+from tests.waiting import PATIENCE_S
+from tests.waiting import until as wait_until
 from tests.webserver import Site
 
 from whisper_api import webhooks
@@ -49,6 +53,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 async def app(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an application with a slow engine."""
     async with running(tmp_path_factory.mktemp("control"), **SLOW) as client:
+        await parts(client).preload()
         yield client
 
 
@@ -83,15 +88,39 @@ async def look(client: httpx.AsyncClient, ident: str) -> dict[str, Any]:
 
 async def until(client: httpx.AsyncClient, ident: str, **wanted: Any) -> dict[str, Any]:
     """The task once it has ``status``, or ``progress`` from there on."""
-    body: dict[str, Any] = {}
-    for _ in range(1000):
+
+    async def there() -> dict[str, Any] | None:
         body = await look(client, ident)
-        if body["status"] == wanted.get("status"):
-            return body
-        if body["progress"] >= wanted.get("progress", 101):
-            return body
-        await asyncio.sleep(0.01)
-    raise AssertionError(body)
+        far = body["progress"] >= wanted.get("progress", 101)
+        return body if far or body["status"] == wanted.get("status") else None
+
+    found: dict[str, Any] = await wait_until(there)
+    return found
+
+
+@contextmanager
+def held(client: httpx.AsyncClient, calls: int) -> Iterator[threading.Event]:
+    """The engine stops behind so many calls, until the event is set or the block ends."""
+    found, gate = engine(client), threading.Event()
+    last = len(found.calls) + calls
+
+    def hold(items: object) -> None:
+        if len(found.calls) > last:
+            gate.wait(PATIENCE_S)
+
+    found.on_decode = hold
+    try:
+        yield gate
+    finally:
+        gate.set()
+        found.on_decode = None
+
+
+async def slow_down(client: httpx.AsyncClient, calls: int = 0) -> None:
+    """Behind so many calls each takes a second: time to do something before all is done."""
+    await parts(client).preload()
+    found = engine(client)
+    found.on_decode = lambda items: time.sleep(len(found.calls) > calls)
 
 
 def first_window(engine: FakeEngine, after: int = 0) -> int:
@@ -107,20 +136,12 @@ def whole(task: dict[str, Any]) -> bool:
 async def test_a_cancelled_task_stops_at_once_and_a_retry_goes_on_from_there(
     app: httpx.AsyncClient, wav: bytes
 ) -> None:
-    await app.post("/v1/audio/transcriptions", files={"file": ("a.wav", wav)})
     before = len(engine(app).calls)
-    gate = threading.Event()
-
-    def hold(items: object) -> None:
-        if len(engine(app).calls) >= before + WINDOWS // 2:
-            gate.wait(30)
-
-    engine(app).on_decode = hold
-    ident = await submit(app, wav)
-    await until(app, ident, progress=30)
-    stopped = (await app.delete(f"/v1/tasks/{ident}")).json()
-    assert stopped["status"] == "cancelled"
-    gate.set()
+    with held(app, WINDOWS // 2):
+        ident = await submit(app, wav)
+        await until(app, ident, progress=30)
+        stopped = (await app.delete(f"/v1/tasks/{ident}")).json()
+        assert stopped["status"] == "cancelled"
     await asyncio.sleep(0.2)
     calls = len(engine(app).calls)
     await asyncio.sleep(0.3)
@@ -150,8 +171,6 @@ async def test_a_cancelled_task_stops_at_once_and_a_retry_goes_on_from_there(
 async def test_a_broken_engine_is_tried_a_few_times_and_then_fails_the_task(
     app: httpx.AsyncClient, wav: bytes
 ) -> None:
-    await app.post("/v1/audio/transcriptions", files={"file": ("a.wav", wav)})
-
     def fail(items: object) -> None:
         raise EngineError("The engine is on fire.")
 
@@ -168,9 +187,10 @@ async def test_a_broken_engine_is_tried_a_few_times_and_then_fails_the_task(
 async def test_a_model_that_vanished_fails_the_task(
     app: httpx.AsyncClient, wav: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ident = await submit(app, wav)
-    await until(app, ident, progress=10)
-    await app.delete(f"/v1/tasks/{ident}")
+    with held(app, 5):
+        ident = await submit(app, wav)
+        await until(app, ident, progress=10)
+        await app.delete(f"/v1/tasks/{ident}")
 
     def gone(name: str | None = None) -> None:
         raise ModelNotFound(f"The model {name!r} is not here.")
@@ -184,9 +204,10 @@ async def test_a_model_that_vanished_fails_the_task(
 async def test_stored_audio_that_vanished_fails_the_task(
     app: httpx.AsyncClient, wav: bytes
 ) -> None:
-    ident = await submit(app, wav)
-    await until(app, ident, progress=10)
-    await app.delete(f"/v1/tasks/{ident}")
+    with held(app, 5):
+        ident = await submit(app, wav)
+        await until(app, ident, progress=10)
+        await app.delete(f"/v1/tasks/{ident}")
     for path in parts(app).settings.audio_dir.glob("??/*"):
         path.unlink()
     await app.post(f"/v1/tasks/{ident}/retry")
@@ -197,8 +218,6 @@ async def test_stored_audio_that_vanished_fails_the_task(
 async def test_a_database_that_goes_away_is_waited_for(
     app: httpx.AsyncClient, wav: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ident = await submit(app, wav)
-    await until(app, ident, progress=10)
     database = parts(app).database
     plain, refused = database.run, 0
 
@@ -207,9 +226,11 @@ async def test_a_database_that_goes_away_is_waited_for(
         refused += 1
         raise DatabaseUnavailable(retry_after=0.01)
 
-    monkeypatch.setattr(database, "run", away)
-    await asyncio.sleep(0.5)
-    assert refused > 3
+    with held(app, 5):
+        ident = await submit(app, wav)
+        await until(app, ident, progress=10)
+        monkeypatch.setattr(database, "run", away)
+    await wait_until(lambda: refused > 3)
     answer = await app.get(f"/v1/tasks/{ident}")
     assert answer.status_code == 503
     assert answer.json()["error"]["code"] == "database_unavailable"
@@ -245,8 +266,7 @@ async def test_a_full_disk_is_waited_for_and_then_fails_the_task(
     done = await until(app, second, status="failed")
     assert done["error"]["code"] == "storage_full"
     assert tries == policy.TRIES[StorageFull]
-    await asyncio.sleep(0.1)
-    assert not list(parts(app).settings.scratch_dir.glob("*/request-*"))
+    await wait_until(lambda: not list(parts(app).settings.scratch_dir.glob("*/request-*")))
 
 
 @pytest.mark.slow
@@ -263,10 +283,7 @@ async def test_a_webhook_tells_the_end_of_a_task_and_is_replayed(
         assert sent["event"] == "task.completed"
         again = await app.post(f"/v1/tasks/{ident}/deliveries/{sent['id']}/replay")
         assert again.status_code == 202
-        for _ in range(200):
-            if len(site.bodies) == 2:
-                break
-            await asyncio.sleep(0.02)
+        await wait_until(lambda: len(site.bodies) == 2)
     first, second = site.bodies
     assert first == second
     content = json.loads(first)

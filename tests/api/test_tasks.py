@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
@@ -13,6 +12,7 @@ import pytest
 import pytest_asyncio
 from tests.api.conftest import running
 from tests.conftest import MakeWav
+from tests.waiting import until
 
 from whisper_api.tasks.service import Tasks
 
@@ -47,12 +47,12 @@ async def submit(client: httpx.AsyncClient, wav: bytes, **fields: Any) -> dict[s
 
 
 async def ended(client: httpx.AsyncClient, ident: str) -> dict[str, Any]:
-    for _ in range(600):
+    async def look() -> dict[str, Any] | None:
         body: dict[str, Any] = (await client.get(f"/v1/tasks/{ident}")).json()
-        if body["finished_at"] is not None:
-            return body
-        await asyncio.sleep(0.02)
-    raise AssertionError(body)
+        return body if body["finished_at"] is not None else None
+
+    found: dict[str, Any] = await until(look)
+    return found
 
 
 async def code(answer: httpx.Response) -> str:

@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from tests.api.conftest import running
 from tests.conftest import MakeWav
+from tests.waiting import until
 
 from whisper_api import tracing as module
 from whisper_api.api.app import create_app
@@ -142,6 +143,8 @@ async def test_a_tasks_steps_are_traces_of_their_own(tmp_path: Path, make_wav: M
         async with app.client.stream("GET", f"/v1/tasks/{task}/events") as events:
             async for _ in events.aiter_lines():
                 pass
+        # The last step tells that the task is done before it has ended itself.
+        await until(lambda: app.spans("task.merge"))
         steps = [span for span in app.spans() if span.name.startswith("task.")]
     assert [span.name for span in steps] == ["task.plan", "task.batch", "task.merge"]
     assert all(span.attributes == {"whisper.task_id": task} for span in steps)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from tests.waiting import PATIENCE_S, wait_until
 
 from whisper_api.config import Settings
 from whisper_api.database import Database
@@ -55,7 +56,7 @@ class Waiting:
     def _wait(self, name: str) -> None:
         end = self._ends[name] = threading.Event()
         self.begun.append(name)
-        end.wait(10)
+        end.wait(PATIENCE_S)
 
 
 class Limit:
@@ -90,14 +91,6 @@ def launched(url: str, folder: Path, steps: Waiting, room: Limit) -> Iterator[Du
         database.close()
 
 
-def soon(look: Callable[[], bool]) -> None:
-    """Wait until it is so."""
-    end = time.monotonic() + 20
-    while not look():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def test_pieces_are_taken_in_their_order_while_there_is_room(
     postgres_url: str, tmp_path: Path
 ) -> None:
@@ -106,30 +99,30 @@ def test_pieces_are_taken_in_their_order_while_there_is_room(
         tasks, parts = queue_of("tasks", "m"), queue_of("parts", "m")
         for number, name in enumerate("abcde"):
             durable.enqueue(name, 0, tasks, priority=10 - number)
-        soon(lambda: "tasks" in room.asked)
+        wait_until(lambda: "tasks" in room.asked)
         assert steps.begun == []
         room.pieces = 2
-        soon(lambda: len(steps.begun) == 2)
+        wait_until(lambda: len(steps.begun) == 2)
         time.sleep(0.3)
-        assert steps.begun == ["e", "d"]
+        assert sorted(steps.begun) == ["d", "e"]  # the order of two threads is nobody's promise
         steps.let_go("d")
-        soon(lambda: len(steps.begun) == 3)
+        wait_until(lambda: len(steps.begun) == 3)
         # No more than ``task_concurrency`` of them, however much room there is.
         room.pieces = 100
-        soon(lambda: len(steps.begun) == 4)
+        wait_until(lambda: len(steps.begun) == 4)
         time.sleep(0.3)
-        assert steps.begun == ["e", "d", "c", "b"]
+        assert steps.begun[2:] == ["c", "b"]
         # Parts have room of their own.
         durable.enqueue_part("x", 0, 7, parts, 1)
-        soon(lambda: "x.7" in steps.begun)
+        wait_until(lambda: "x.7" in steps.begun)
         steps.let_go("b")
-        soon(lambda: "a" in steps.begun)
-        assert steps.begun == ["e", "d", "c", "b", "x.7", "a"]
+        wait_until(lambda: "a" in steps.begun)
+        assert steps.begun[2:] == ["c", "b", "x.7", "a"]
         steps.let_go("e", "c", "x.7", "a")
         # What needs another model waits for somebody who has it.
         durable.enqueue("f", 0, queue_of("tasks", "other"))
         time.sleep(0.3)
         assert "f" not in steps.begun
         durable.listen("other")
-        soon(lambda: "f" in steps.begun)
+        wait_until(lambda: "f" in steps.begun)
         steps.let_go("f")

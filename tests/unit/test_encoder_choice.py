@@ -39,6 +39,23 @@ BUNDLED = Path(str(files("whisper_api"))) / "assets" / "bundled"
 PLACE = Placement("cpu", 0, "int8", 1, 1, "because")
 
 
+class Clock:
+    """What the measuring sees: it goes on by what the test doubles say to take."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+CLOCK = Clock()
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whisper_api.engines.choice.perf_counter", CLOCK)
+
+
 class Slow:
     """An encoder that takes its time and may be wrong."""
 
@@ -51,7 +68,7 @@ class Slow:
 
     def encode(self, audios: Sequence[Audio]) -> list[Encoding]:
         self.calls += 1
-        time.sleep(self._seconds)
+        CLOCK.now += self._seconds
         return [np.full((1, 4, 2), self._value, np.float32) for _ in audios]
 
 
@@ -239,7 +256,7 @@ class Writing:
         return [Written(Found([1], self._score), 0.0) for _ in encodings]
 
     def probe(self, encodings: Sequence[Encoding], steps: int) -> None:
-        time.sleep(self._seconds)
+        CLOCK.now += self._seconds
 
 
 NOISE = np.zeros((1, 4, 2), np.float32)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import MakeWav
+from tests.waiting import PATIENCE_S, until
 
 from whisper_api.audio.scratch import Scratch
 from whisper_api.config import Settings
@@ -47,7 +48,7 @@ class Gate:
 
     def __call__(self, items: Sequence[WindowItem]) -> None:
         self.calls += 1
-        assert self._room.acquire(timeout=10)
+        assert self._room.acquire(timeout=PATIENCE_S)
         if self.calls == self.fail_at:
             raise EngineError("told to fail")
 
@@ -65,7 +66,7 @@ class Desk:
         terms: Terms | None = None,
         owner: str = "",
         options: Options = OPTIONS,
-        seconds: float = 20,
+        seconds: float = PATIENCE_S,
         model: str = "fake",
         revision: str = "",
     ) -> Listener:
@@ -117,7 +118,7 @@ async def heard(listener: Listener, windows: int) -> list[str]:
     """The texts of the next windows."""
     found: list[str] = []
     while len(found) < windows:
-        update = await listener.next(10)
+        update = await listener.next(PATIENCE_S)
         assert update is not None
         found += [segment.text.strip() for segment in update.segments]
     return found
@@ -277,11 +278,12 @@ async def test_a_listener_has_a_deadline_and_waits_no_longer_than_told(
     open_desk: OpenDesk,
 ) -> None:
     async with open_desk() as desk:
-        listener = await desk.ask(seconds=0.3)
-        assert await listener.next(0.01) is None
+        patient, hasty = await desk.ask(), await desk.ask(seconds=0.1)
+        assert await patient.next(0.01) is None
         with pytest.raises(RequestTimedOut):
-            await listener.transcript()
-        await listener.close()
+            await hasty.transcript()
+        for listener in (patient, hasty):
+            await listener.close()
 
 
 async def test_who_listens_at_the_end_of_the_server_is_told(open_desk: OpenDesk) -> None:
@@ -312,11 +314,14 @@ def test_keys_of_work_are_short_and_differ_where_the_work_does() -> None:
 async def test_what_is_too_old_goes_without_being_asked_for(open_desk: OpenDesk) -> None:
     async with open_desk(result_cache_ttl_s=0, retry_grace_seconds=0.2) as desk:
         desk.gate.open(1000)
-        await desk.text()
         registry = desk.runtime.metrics.registry
+        listener = await desk.ask()
+        await listener.transcript()
+        with pytest.raises(ShuttingDown):  # nothing more comes: it is kept from this turn on
+            await listener.next()
         assert registry.get_sample_value("whisper_result_cache_bytes")
-        await asyncio.sleep(0.5)
-        assert registry.get_sample_value("whisper_result_cache_bytes") == 0
+        await listener.close()
+        await until(lambda: registry.get_sample_value("whisper_result_cache_bytes") == 0)
 
 
 async def test_outcomes_and_memory_are_measured(open_desk: OpenDesk) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.waiting import PATIENCE_S
 
 from whisper_api.audio.scratch import Scratch
 from whisper_api.config import Settings
@@ -164,11 +165,11 @@ async def test_cancelled_request_stops_and_leaves_nothing(runtime: Runtime, tmp_
 
     def hold(items: object) -> None:
         started.set()
-        release.wait(10)
+        release.wait(PATIENCE_S)
 
     engine.on_decode = hold
     task = asyncio.create_task(runtime.transcribe_path(path, PLAIN))
-    assert await asyncio.to_thread(started.wait, 20)
+    assert await asyncio.to_thread(started.wait, PATIENCE_S)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

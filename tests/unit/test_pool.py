@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import PATIENCE_S, until
 
 from whisper_api.config import Settings
 from whisper_api.engines.base import Engine
@@ -36,7 +37,7 @@ class Loads:
 
     def __call__(self, files: ModelFiles, settings: Settings) -> Engine:
         self.count += 1
-        assert self.gate.wait(10)
+        assert self.gate.wait(PATIENCE_S)
         if self.error is not None:
             raise self.error
         return FakeEngine(model=files.id)
@@ -60,10 +61,15 @@ async def use(pool: Pool) -> Engine:
         return engine
 
 
+async def waiting(pool: Pool, users: int) -> None:
+    """Until so many wait for the one model that is being loaded."""
+    await until(lambda: [model.users for model in pool.models()] == [users])
+
+
 async def test_first_requests_at_once_load_once(pool: Pool, loads: Loads) -> None:
     loads.gate.clear()
     users = [asyncio.create_task(use(pool)) for _ in range(5)]
-    await asyncio.sleep(0.05)
+    await waiting(pool, 5)
     loads.gate.set()
     engines = await asyncio.gather(*users)
     assert loads.count == 1
@@ -74,7 +80,7 @@ async def test_first_requests_at_once_load_once(pool: Pool, loads: Loads) -> Non
 async def test_a_leaving_caller_does_not_end_the_load(pool: Pool, loads: Loads) -> None:
     loads.gate.clear()
     first, second = asyncio.create_task(use(pool)), asyncio.create_task(use(pool))
-    await asyncio.sleep(0.05)
+    await waiting(pool, 2)
     first.cancel()
     loads.gate.set()
     assert isinstance(await second, FakeEngine)
@@ -222,7 +228,7 @@ async def test_a_late_waiter_of_a_failed_load_spares_the_next_one(pool: Pool, lo
     loads.gate.clear()
     first = asyncio.create_task(use(pool))
     second = asyncio.create_task(use(pool))
-    await asyncio.sleep(0.05)
+    await waiting(pool, 2)
     loads.gate.set()
     with pytest.raises(ModelBroken):
         await first

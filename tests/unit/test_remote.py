@@ -13,6 +13,7 @@ from unittest.mock import AsyncMock
 import pytest
 import sqlalchemy as sa
 from tests.conftest import MakeWav
+from tests.waiting import PATIENCE_S, until
 
 from whisper_api.audio.scratch import Scratch
 from whisper_api.config import Settings
@@ -57,7 +58,7 @@ async def test_a_request_that_comes_during_a_look_is_not_taken_for_one_that_is_g
     second = watch.join("second")
     store.go.set()
     for news in (first, second):
-        standing = await asyncio.wait_for(news.get(), 2)
+        standing = await asyncio.wait_for(news.get(), PATIENCE_S)
         assert standing is not None
         assert standing.status is Status.RUNNING
     for ident in ("first", "second"):
@@ -72,7 +73,7 @@ async def test_looking_goes_on_after_an_error_that_nobody_foresaw(
     store.go.set()
     store.errors.append(ZeroDivisionError())
     watch = Watch(store)  # type: ignore[arg-type]
-    assert await asyncio.wait_for(watch.join("one").get(), 2) is not None
+    assert await asyncio.wait_for(watch.join("one").get(), PATIENCE_S) is not None
     assert "ZeroDivisionError" in caplog.text
     watch.leave("one")
 
@@ -174,11 +175,11 @@ async def test_a_caller_who_leaves_while_the_task_is_handed_over_takes_it_along(
             go.set()
             with pytest.raises(asyncio.CancelledError):
                 await caller
-        for _ in range(3000):  # it is taken back behind the caller's back
-            if not (left := await store.unfinished()):
-                break
-            await asyncio.sleep(0.01)
-        assert left == []
+
+        async def taken_back() -> bool:
+            return await store.unfinished() == []
+
+        await until(taken_back)  # behind the caller's back
         assert list(runtime.audio.store.listing()) == []
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.waiting import PATIENCE_S, until
 
 from whisper_api.batching import CALM_SECONDS
 from whisper_api.config import Settings
@@ -157,12 +158,12 @@ async def test_unreadable_audio_fails_alone() -> None:
 async def test_closed_ticket_withdraws_its_windows() -> None:
     release = threading.Event()
     scheduler = Scheduler(Settings(batch_size=1))
-    engine = FakeEngine(on_decode=hold(release.wait, 10))
+    engine = FakeEngine(on_decode=hold(release.wait, PATIENCE_S))
     ticket, other = scheduler.admit(seconds=5), scheduler.admit()
     ticket.bind(engine)
     other.bind(engine)
     work = [asyncio.create_task(decode(ticket, n)) for n in range(5)]
-    await asyncio.sleep(0.05)
+    await until(lambda: engine.calls)  # before that it could still be taken back
     ticket.close()
     last = asyncio.create_task(decode(other, 9))
     release.set()
@@ -224,7 +225,7 @@ async def test_refusing_is_cheap_with_many_in_the_queue() -> None:
 async def test_short_clip_overtakes_a_long_file() -> None:
     gate = threading.Semaphore(0)
     scheduler = Scheduler(Settings(batch_size=1))
-    engine = FakeEngine(on_decode=hold(gate.acquire, timeout=10))
+    engine = FakeEngine(on_decode=hold(gate.acquire, timeout=PATIENCE_S))
     order: list[str] = []
     long, short = scheduler.admit(), scheduler.admit()
     long.bind(engine)
@@ -235,9 +236,9 @@ async def test_short_clip_overtakes_a_long_file() -> None:
         order.append(name)
 
     work = [asyncio.create_task(one(long, "long", n)) for n in range(6)]
-    await asyncio.sleep(0.05)
+    await turns()
     work.append(asyncio.create_task(one(short, "short", 99)))
-    await asyncio.sleep(0.05)
+    await turns()
     gate.release(7)
     await asyncio.gather(*work)
     assert order.index("short") <= 2
@@ -407,7 +408,7 @@ async def test_a_replica_that_comes_free_leaves_others_what_they_can_do_at_the_s
 
 
 async def test_replicas_run_at_the_same_time() -> None:
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=PATIENCE_S)
     scheduler = Scheduler(Settings(batch_size=1))
     engine = FakeEngine(FakeOptions(replicas=2), on_decode=hold(both.wait))
     async with scheduler.admit() as ticket:
@@ -421,11 +422,11 @@ async def test_replicas_run_at_the_same_time() -> None:
 async def test_close_drains_then_fails_the_rest() -> None:
     release = threading.Event()
     scheduler = Scheduler(Settings(batch_size=1))
-    engine = FakeEngine(on_decode=hold(release.wait, 10))
+    engine = FakeEngine(on_decode=hold(release.wait, PATIENCE_S))
     ticket = scheduler.admit()
     ticket.bind(engine)
     work = [asyncio.create_task(decode(ticket, n)) for n in range(3)]
-    await asyncio.sleep(0.05)
+    await until(lambda: engine.calls)
     closing = asyncio.create_task(scheduler.close(drain=0.05))
     results = await asyncio.gather(*work, return_exceptions=True)
     assert all(isinstance(result, ShuttingDown) for result in results)

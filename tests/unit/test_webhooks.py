@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from pydantic import SecretStr
+from tests.waiting import until as wait_until
 from tests.webserver import Site, redirect
 
 from whisper_api import webhooks as module
@@ -113,12 +114,13 @@ async def send(
             lambda c: hooks.queue(c, "task_1", url, "task.completed", {"id": "task_1"})
         )
         running.append(asyncio.create_task(hooks.run()))
-        for _ in range(500):
+
+        async def look() -> Delivery | None:
             found = (await hooks.of_task("task_1"))[-1]
-            if found.status == until:
-                return found
-            await asyncio.sleep(0.01)
-        raise AssertionError(found)
+            return found if found.status == until else None
+
+        delivery: Delivery = await wait_until(look)
+        return delivery
 
     yield do
     for task in running:
@@ -128,11 +130,7 @@ async def send(
 
 async def seen(site: Site, calls: int) -> None:
     """Until so many calls have come."""
-    for _ in range(500):
-        if len(site.seen) >= calls:
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(site.seen)
+    await wait_until(lambda: len(site.seen) >= calls)
 
 
 async def test_a_message_arrives_signed_and_is_noted(send: Send) -> None:
