@@ -45,6 +45,12 @@ class Job:
             self._worker, self.started = worker, True
             return True
 
+    def let_go(self) -> bool:
+        """Take the worker from the job, which can kill it no more; whether it has done so."""
+        with self._guard:
+            self._worker = None
+            return self.reason is not None
+
     def finish(self, reply: Reply | None) -> None:
         """Hand over the reply; None says that the worker died or never started."""
         with self._guard:
@@ -244,7 +250,8 @@ class Slot:
             return
         if job.begin(worker):
             reply = worker.ask(job)
-            spent = reply is None or worker.jobs >= self._recycle
+            killed = job.let_go()
+            spent = killed or reply is None or worker.jobs >= self._recycle
             if spent:
                 worker.reap()
             job.finish(reply)
