@@ -51,11 +51,6 @@ class Clock:
 CLOCK = Clock()
 
 
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whisper_api.engines.choice.perf_counter", CLOCK)
-
-
 class Slow:
     """An encoder that takes its time and may be wrong."""
 
@@ -73,7 +68,8 @@ class Slow:
 
 
 @pytest.fixture
-def memory(tmp_path: Path) -> Memory:
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Memory:
+    monkeypatch.setattr("whisper_api.engines.choice.perf_counter", CLOCK)
     return Memory(tmp_path / "data" / FILE, "this machine")
 
 
