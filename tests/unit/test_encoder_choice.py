@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from importlib.resources import files
