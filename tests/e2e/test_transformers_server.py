@@ -75,14 +75,17 @@ def doctor(env: dict[str, str]) -> dict[str, str]:
 
 def test_the_benchmark_runs_on_a_processor(tmp_path: Path) -> None:
     command = [sys.executable, str(BENCHMARK), "--models", "tiny", "--device", "cpu"]
-    command += ["--batches", "1", "--tokens", "3", "--rounds", "1", "--engine-turns", "1"]
+    command += ["--batches", "0", "1", "--tokens", "3", "--rounds", "1", "--engine-turns", "1"]
     command += ["--no-peer", "--json", str(tmp_path / "figures.json")]
+    command += ["--picture", str(tmp_path / "figures.svg")]
     subprocess.run(command, check=True, env=environment(tmp_path / "data"))
     figures = json.loads((tmp_path / "figures.json").read_text("utf-8"))
     assert (figures["device"], figures["dtype"], figures["tokens"]) == ("cpu", "float32", 3)
     (result,) = figures["results"]
-    (batch,) = result["batches"]
+    fails, batch = result["batches"]  # what fails is named, and the rest goes on
+    assert "Error" in fails["note"]
+    assert "tiny: seconds of audio per second" in (tmp_path / "figures.svg").read_text("utf-8")
     for name in ("encoder_ms", "decoder_ms", "rtfx", "share_of_limit"):
         assert batch[name] > 0
-    assert result["engine"]["rtfx"] > 0
+    assert result["engine"][0]["rtfx"] > 0
     assert result["peer"] == []

@@ -230,7 +230,7 @@ def test_options_stand_in_the_models_name() -> None:
 
 @pytest.mark.parametrize("name", ["fake:speed=1", "fake:delay=fast", "fake:delay"])
 def test_bad_options_are_one_clear_line(name: str) -> None:
-    with pytest.raises(SettingsError, match="known options: delay"):
+    with pytest.raises(SettingsError, match="known options: batch, delay"):
         FakeOptions.from_name(name)
 
 
