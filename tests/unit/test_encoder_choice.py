@@ -261,7 +261,7 @@ def test_the_faster_decoder_wins_and_is_remembered(memory: Memory) -> None:
     own, rival = Writing(OWN, 0.02), Writing("rival", 0.002)
     writer, reason = choose_writer(own, "rival", lambda: rival, NOISE, 7, memory)
     assert writer is rival
-    assert reason.startswith("decoder rival, measured on 4 windows: rival ")
+    assert reason.startswith("decoder rival, measured on 8 windows: rival ")
     slower = Writing("rival", 1)
     assert choose_writer(own, "rival", lambda: slower, NOISE, 7, memory) == (slower, reason)
     other = Memory(memory.path, "another machine")

@@ -16,7 +16,7 @@ from tests.unit.test_engine_openvino import sound, spoken
 
 from whisper_api.config import Settings
 from whisper_api.convert import convert_folder
-from whisper_api.engines.base import Decoded, DecodeParams, WindowItem
+from whisper_api.engines.base import Decoded, DecodeParams, WindowItem, batch_size_of
 from whisper_api.engines.ctranslate2 import CTranslate2Engine
 from whisper_api.engines.search import best_of
 from whisper_api.errors import EngineError
@@ -129,6 +129,14 @@ def test_random_models_are_searched_alike(tmp_path: Path, shape: Shape) -> None:
         engine.close()
     with pytest.raises(EngineError, match="closed"):
         both[1].decode(windows([sound(1)]))
+
+
+def test_batches_are_larger_where_they_take_less_memory(engines: Engines, tmp_path: Path) -> None:
+    assert [engine.info.batch_size for engine in engines] == [0, 16]
+    settings = Settings(data_dir=tmp_path, decoder="openvino", batch_size=3)
+    told = OpenVinoEngine.load(describe(BUNDLED, "some"), settings)
+    assert batch_size_of(told.info, settings) == 3
+    told.close()
 
 
 def test_samples_depend_on_the_seed_and_not_on_neighbours(engines: Engines) -> None:

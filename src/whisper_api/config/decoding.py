@@ -65,8 +65,8 @@ class ModelSettings(Section):
     sooner on processors with AMX or AVX-512 BF16, in less memory; ``auto`` takes what does more
     work in the same time, measured."""
     batch_size: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Most windows in one batch. 0 chooses: 8, and with the transformers engine on a card as many
-    as half of its free memory takes, up to 128 (``/ready`` says how many)."""
+    """Most windows in one batch. 0 chooses: 8, with OpenVINO's decoder 16, with the transformers
+    engine on a card as many as half of its free memory takes, up to 128 (``/ready`` says)."""
 
 
 class DecodingSettings(Section):

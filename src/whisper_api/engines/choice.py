@@ -40,7 +40,7 @@ OWN = "ctranslate2"
 LIBRARIES = ("ctranslate2", "openvino")
 ENCODER, DECODER = "encoder", "decoder"
 _ROUNDS = 3
-_PROBED = 4  # windows that decoders are tried with
+PROBED = 8  # windows that decoders are tried with: a usual batch
 _STEPS = 2, 10
 _TOKENS = 60  # in a window of 30 s, usually
 _FAR_SCORE = 0.5  # difference of log-probabilities at which a decoder counts as broken
@@ -142,7 +142,7 @@ def choose_writer(
     except RuntimeError as error:
         log.warning("the decoder %s does not run here: %s", name, error)
         return own, f"decoder {OWN}: {name} does not run here (see the log)"
-    findings = Findings(seconds, _PROBED, DECODER)
+    findings = Findings(seconds, PROBED, DECODER)
     memory.keep(findings)
     return own if findings.best == OWN else rival, str(findings)
 
@@ -160,7 +160,7 @@ def _text_seconds(writer: Writer, noise: Encoding) -> float:
     From the first tokens, which take the windows' cross-attention keys with them, and what some
     more take: whole texts of large models would keep a server from starting for minutes.
     """
-    windows = [noise] * _PROBED
+    windows = [noise] * PROBED
     writer.probe(windows, 1)  # warms up
     few, more = (_seconds(writer, windows, steps) for steps in _STEPS)
     each = max(0.0, more - few) / (_STEPS[1] - _STEPS[0])

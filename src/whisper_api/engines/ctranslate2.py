@@ -73,7 +73,13 @@ class CTranslate2Engine:
         self._encoder, self._writer = chosen.parts.encoder, chosen.parts.writer
         reason = "; ".join(filter(None, (info.reason, chosen.reason)))
         replicas = chosen.replicas or info.replicas
-        self._info = replace(info, engine=chosen.engine, reason=reason, replicas=replicas)
+        self._info = replace(
+            info,
+            engine=chosen.engine,
+            reason=reason,
+            replicas=replicas,
+            batch_size=chosen.batch_size,
+        )
         self._encodings = Encodings(_KEPT_BYTES)
         self._closed = False
 

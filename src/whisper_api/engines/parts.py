@@ -25,6 +25,7 @@ class Chosen:
     engine: str
     reason: str = ""
     replicas: int = 0  #: batches that run at the same time; 0: as placed
+    batch_size: int = 0  #: most windows in one batch; 0: what the settings say
 
 
 Choose = Callable[[Parts, bool], Chosen]
