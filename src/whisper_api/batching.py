@@ -34,8 +34,11 @@ OnBatch = Callable[[int, float, float, float], None]
 SHORT_SECONDS = 60.0
 """Requests with no more audio than this are short: their callers wait for them."""
 CALM_SECONDS = 60.0
-"""How long after a short request batches of long ones stay bounded: the next may come any time,
-and a batch cannot be stopped for it."""
+"""How long batches of long requests stay bounded at most after a short one: the next may come any
+time, and a batch cannot be stopped for it."""
+CALM_GAPS, CALM_LEAST = 3.0, 5.0
+"""For so many of the pauses that short requests made last, and so many seconds at least: one alone
+must not cost a long file the speed of large batches for a minute."""
 CLOSE_SECONDS = 3.0
 """How long closing waits for a batch that runs."""
 
@@ -86,7 +89,8 @@ class Runner:
         self._item_seconds: float | None = None
         self._fitting = Fitting(batch_size_of(engine.info, settings))
         self._begun: dict[int, tuple[float, int]] = {}  # running batches: since when, windows
-        self._short_until = float("-inf")
+        self._short_at = self._short_until = float("-inf")
+        self._last_short: Share[Job[Any]] | None = None
         self._lane_until = dict.fromkeys(LANES, float("-inf"))
         self._tasks: set[asyncio.Task[None]] = set()
         self._pumping = False
@@ -97,6 +101,8 @@ class Runner:
 
     def leave(self, share: Share[Job[Any]]) -> None:
         """Take a request's part out, with what waits in it."""
+        if share is self._last_short:
+            self._last_short = None
         self._queue.leave(share)
 
     def push(self, share: Share[Job[Any]], job: Job[Any], short: bool) -> None:
@@ -104,14 +110,23 @@ class Runner:
         share.short = short
         job.queued_at = self._clock()
         job.trace = self._tracing.here()
-        calm = job.queued_at + CALM_SECONDS
-        self._lane_until[share.lane] = calm
+        self._lane_until[share.lane] = job.queued_at + CALM_SECONDS
         if short:
-            self._short_until = calm
+            self._expect_more(share, job.queued_at)
         # Detection is paid for with the window's decoding, which finds it encoded already.
         charged = 0.0 if job.params is None else job.seconds
         self._queue.push(share, job, charged, job.batch_key, job.order)
         self._soon()
+
+    def _expect_more(self, share: Share[Job[Any]], now: float) -> None:
+        """A window of a short request came: how long the next such request is waited for."""
+        gap = now - self._short_at
+        if share is not self._last_short:
+            wait = CALM_GAPS * gap if gap <= CALM_SECONDS else CALM_LEAST
+            wait = min(max(wait, CALM_LEAST), CALM_SECONDS)
+            self._short_until = max(self._short_until, now + wait)
+        self._short_until = max(self._short_until, now + CALM_LEAST)
+        self._last_short, self._short_at = share, now
 
     def hasten(self) -> None:
         """From now on serve whoever has least audio left, in short batches: the server stops."""

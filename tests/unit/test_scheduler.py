@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from tests.waiting import PATIENCE_S, until
 
-from whisper_api.batching import CALM_SECONDS
+from whisper_api.batching import CALM_GAPS, CALM_LEAST, CALM_SECONDS
 from whisper_api.config import Settings
 from whisper_api.engines.base import Decoded, DecodeParams, WindowItem
 from whisper_api.engines.fake import MARKER_SAMPLES, FakeEngine, FakeOptions, make_marker
@@ -284,11 +284,26 @@ async def test_batches_of_long_requests_are_bounded_by_time_while_short_ones_com
     timed = Timed()
     async with timed.ticket(3600) as long:
         await timed.sizes(long, 1)
-        async with timed.ticket(3) as short:
-            assert await timed.sizes(short, 1) == [1]
-        assert await timed.sizes(long, 6) == [2, 2, 2]
-        timed.now += CALM_SECONDS + 1
+        for moment in (2.0, 12.0):
+            timed.now = moment
+            async with timed.ticket(3) as short:
+                assert await timed.sizes(short, 1) == [1]
+        assert await timed.sizes(long, 6) == [2, 2, 2]  # so another may in thirty
+        timed.now = 12.0 + CALM_GAPS * 10 + 1
         assert await timed.sizes(long, 6) == [6]
+    await timed.scheduler.close()
+
+
+async def test_one_short_request_does_not_cost_a_long_one_its_batches_for_long() -> None:
+    timed = Timed()
+    async with timed.ticket(3600) as long:
+        await timed.sizes(long, 1)
+        for pause in (0.0, CALM_SECONDS + 1):  # those that come so rarely are each the first
+            timed.now += pause
+            async with timed.ticket(3) as short:
+                await timed.sizes(short, 1)
+            timed.now += CALM_LEAST
+            assert await timed.sizes(long, 7) == [7]
     await timed.scheduler.close()
 
 
