@@ -52,7 +52,7 @@ def test_memory_that_comes_back_is_used(batch_size: int, little: int, much: int)
     memory = Memory(batch_size, min(little, much))
     memory.run(500)
     memory.room = max(little, much)
-    memory.run(1000)
+    memory.run(4000)  # at the longest wait up to some twenty tries
     assert memory.fitting.good == min(batch_size, memory.room)
 
 
