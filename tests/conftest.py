@@ -164,7 +164,7 @@ def s3_process() -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         started.terminate()
-        started.wait(10)
+        started.wait(60)
 
 
 @pytest.fixture

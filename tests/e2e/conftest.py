@@ -17,6 +17,7 @@ import pytest
 from tests.conftest import MakeWav
 from tests.e2e.browsing import FLAGS, HUB_MODEL, Page, Visit, find_browser
 from tests.hub import Hub, serve_hub
+from tests.waiting import PATIENCE_S
 
 from whisper_api.api.system import SAMPLE
 
@@ -46,7 +47,7 @@ class Server:
     def get(self, path: str) -> httpx.Response:
         """A GET with the key."""
         headers = {"authorization": f"Bearer {self.key}"}
-        return httpx.get(self.root + path, timeout=10, headers=headers)
+        return httpx.get(self.root + path, timeout=PATIENCE_S, headers=headers)
 
     def leftovers(self) -> list[str]:
         """Request folders still in scratch."""
@@ -91,11 +92,11 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
     for process in started:
         process.terminate()
     for process in started:
-        process.wait(20)
+        process.wait(PATIENCE_S)
 
 
 def _wait_for_health(server: Server) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE_S
     while True:
         assert server.process.poll() is None, "the server process ended"
         try:

@@ -90,17 +90,17 @@ class TaskServer:
         """As if the power went."""
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
 
     def stop(self) -> None:
         """End it in good order, if it runs."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(30)
+            self.process.wait(60)
 
     def get(self, path: str) -> httpx.Response:
         """A GET."""
-        return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=10)
+        return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=60)
 
     def post(self, path: str, **more: Any) -> httpx.Response:
         """A POST."""

@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import MakeWav
 from tests.e2e.conftest import Server, StartServer
 from tests.e2e.openai_calls import ask, connect
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 WINDOWS = 10
@@ -69,9 +70,9 @@ def test_a_retry_goes_on_where_its_caller_left(slow: Server, long: bytes) -> Non
     with begin(slow, long):
         while windows(slow) - before < 3:
             time.sleep(0.05)
-    slow.wait_until_idle(5)
+    slow.wait_until_idle(PATIENCE_S)
     assert windows(slow) - before < WINDOWS
-    answer = post(slow, long, headers=RETRY, timeout=30)
+    answer = post(slow, long, headers=RETRY, timeout=PATIENCE_S)
     assert answer.headers["x-cache"] == "resumed"
     assert answer.json()["text"] == TEXT
     # The window that ran when the caller left is decoded again at most.
@@ -98,11 +99,13 @@ def test_the_clients_own_retries_reach_the_end(slow: Server, long: bytes) -> Non
 def test_a_stream_that_was_left_begins_again_with_all_its_deltas(slow: Server, long: bytes) -> None:
     before, data = windows(slow), {"stream": "true", "prompt": "a stream"}
     files = {"file": ("a.wav", long)}
-    with httpx.stream("POST", url(slow), files=files, data={**FORM, **data}, timeout=30) as answer:
+    with httpx.stream(
+        "POST", url(slow), files=files, data={**FORM, **data}, timeout=PATIENCE_S
+    ) as answer:
         lines = answer.iter_lines()
         assert [next(lines) for _ in range(3)][2].startswith("data: ")
-    slow.wait_until_idle(5)
-    answer = post(slow, long, data=data, headers=RETRY, timeout=30)
+    slow.wait_until_idle(PATIENCE_S)
+    answer = post(slow, long, data=data, headers=RETRY, timeout=PATIENCE_S)
     assert answer.headers["x-cache"] == "resumed"
     frames = [line[6:] for line in answer.text.split("\r\n") if line.startswith("data: {")]
     *deltas, done = map(json.loads, frames)
@@ -119,7 +122,7 @@ def test_a_stream_joins_a_plain_request_and_hears_it_from_the_start(
     ) as first:
         lines = first.iter_lines()
         assert next(lines).startswith("data: ")
-        second = post(slow, long, data={"prompt": "two at once"}, timeout=30)
+        second = post(slow, long, data={"prompt": "two at once"}, timeout=PATIENCE_S)
         assert second.headers["x-cache"] == "joined"
         assert second.json()["text"] == TEXT
         assert json.loads(list(lines)[-4][6:])["text"] == TEXT
@@ -154,9 +157,9 @@ def test_white_space_arrives_before_the_answer_and_leaving_then_stops_the_work(
         assert got.startswith(b"HTTP/1.1 200 OK\r\n")
         assert b"content-type: application/json" in got
         assert server.get("/v1/queue").json()["requests"] == 1
-    server.wait_until_idle(5)
+    server.wait_until_idle(PATIENCE_S)
     assert windows(server) < WINDOWS
-    answer = post(server, long, headers=RETRY, timeout=30)
+    answer = post(server, long, headers=RETRY, timeout=PATIENCE_S)
     assert answer.headers["x-cache"] == "resumed"
     assert answer.json()["text"] == TEXT
 
@@ -181,4 +184,4 @@ def test_limits_are_told_in_openais_headers(start_server: StartServer, wav: byte
     assert headers["x-ratelimit-limit-requests"] == "2"
     assert headers["x-ratelimit-reset-requests"]
     assert 1 <= int(headers["retry-after"]) <= 120
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # it did not wait for the minute to end

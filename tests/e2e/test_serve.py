@@ -8,13 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 from tests.conftest import marked
+from tests.waiting import PATIENCE_S, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +38,12 @@ def test_serve_prints_its_address_and_stops_with_0(tmp_path: Path, number: signa
             assert process.stdout is not None
             line = process.stdout.readline()
             url = next(word for word in line.split() if word.startswith("http://"))
-            assert httpx.get(f"{url}/health").json()["status"] in {"ok", "healthy"}
+            assert httpx.get(f"{url}/health", timeout=PATIENCE_S).json()["status"] in {
+                "ok",
+                "healthy",
+            }
             process.send_signal(number)
-            assert process.wait(20) == 0
+            assert process.wait(PATIENCE_S) == 0
         finally:
             process.kill()
     assert "stopping" in (tmp_path / "server.log").read_text("utf-8")
@@ -56,14 +59,17 @@ def test_a_stop_lets_a_running_request_finish(tmp_path: Path) -> None:
             assert process.stdout is not None
             url = next(word for word in process.stdout.readline().split() if "http://" in word)
             send = functools.partial(
-                httpx.post, f"{url}/v1/audio/transcriptions", files={"file": wav}, timeout=30
+                httpx.post,
+                f"{url}/v1/audio/transcriptions",
+                files={"file": wav},
+                timeout=PATIENCE_S,
             )
             with ThreadPoolExecutor(1) as pool:
                 answer = pool.submit(send)
                 wait_for_work(url)
                 process.send_signal(signal.SIGTERM)
                 assert answer.result().json()["text"] == "marker-0009"
-            assert process.wait(20) == 0
+            assert process.wait(PATIENCE_S) == 0
         finally:
             process.kill()
 
@@ -79,26 +85,24 @@ def test_a_stop_interrupts_tasks_and_ends_the_streams_of_their_followers(tmp_pat
             assert process.stdout is not None
             url = next(word for word in process.stdout.readline().split() if "http://" in word)
             task = httpx.post(
-                f"{url}/v1/audio/transcriptions/async", files={"file": wav}, timeout=30
+                f"{url}/v1/audio/transcriptions/async", files={"file": wav}, timeout=PATIENCE_S
             ).json()
-            with httpx.stream("GET", f"{url}/v1/tasks/{task['id']}/events", timeout=30) as stream:
+            with httpx.stream(
+                "GET", f"{url}/v1/tasks/{task['id']}/events", timeout=PATIENCE_S
+            ) as stream:
                 lines = stream.iter_lines()
                 assert any('"status":"running"' in line for line in lines)
                 process.send_signal(signal.SIGTERM)
                 # The stream ends without a last status: whoever follows comes again later.
                 assert not any('"status":"' in line for line in lines)
-            assert process.wait(20) == 0
+            assert process.wait(PATIENCE_S) == 0
         finally:
             process.kill()
 
 
 def wait_for_work(url: str) -> None:
     """Until the server holds a request."""
-    for _ in range(200):
-        if httpx.get(f"{url}/v1/queue").json()["requests"]:
-            return
-        time.sleep(0.02)
-    pytest.fail("no request arrived")
+    wait_until(lambda: httpx.get(f"{url}/v1/queue", timeout=PATIENCE_S).json()["requests"])
 
 
 @pytest.mark.parametrize(
@@ -131,5 +135,11 @@ def start(flags: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "whisper_api", "serve", "--port", "0", *flags]
     quiet = {**os.environ, "WHISPER_API_LOG_LEVEL": "ERROR"}
     return subprocess.run(
-        command, cwd=folder, env=quiet, capture_output=True, text=True, timeout=60, check=False
+        command,
+        cwd=folder,
+        env=quiet,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
