@@ -322,7 +322,7 @@ export default {
   "error.model_loading": "The model is still being loaded. Try again in a moment.",
   "error.unsupported_language": "The model does not know this language. Choose another model, or let it detect.",
   "error.overloaded": "The server has too much to do. Try again in about {after} s.",
-  "error.model_unavailable": "No worker has this model just now. Try again in a moment, or take another model.",
+  "error.model_unavailable": "No worker has this model now. Try again soon, or take another.",
   "error.shutting_down": "The server is being restarted. Try again in a moment.",
   "error.storage_full": "The server's disk is full. Tell its operator.",
   "error.url_failed": "The recording could not be fetched from this address. Does it open in a browser?",
