@@ -12,11 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from diphones import HELD, SPEAKERS, Speaker, arrange, sounds, speak
+from diphones import BRITONS, HELD, SPEAKERS, Speaker, arrange, sounds, speak
 from foreign import ENGLISH_DIGITS, RUSSIAN_DIGITS
+from picks import Pick, Utterance, few_digits, one_digit, one_word, read_out, single_digit
+from recorded import pico_foreigners, pico_utterances, rhvoice_utterances
+from rhvoice import ENGLISH, RUSSIAN
 from speakers import BREATHY, NAMES, data_folder
-from text import Phrase, phrase, random_phrase, spelled
-from voices import RATE, Espeak, Flite, Spoken, festival, trim, whispered
+from text import phrase, random_phrase, spelled
+from voices import RATE, Espeak, Flite, festival, trim, whispered
 
 EN_ACCENTS = (
     "en-us",
@@ -41,23 +44,6 @@ VARIANTS = (
 HELD_VARIANTS = "Michael Annie Denis f5 m7 klatt5 whisper".split()
 HELD_ACCENT = "en-gb-scotland"
 HELD_FLITE = "rms"
-
-Utterance = tuple[Phrase, str, Spoken]
-Pick = Callable[[np.random.Generator, str], Phrase]
-
-
-def one_digit(rng: np.random.Generator, lang: str) -> Phrase:
-    """A digit alone, or two of them."""
-    count = 1 if rng.random() < 0.85 else 2
-    return phrase(lang, [int(v) for v in rng.integers(0, 10, count)], "digit")
-
-
-def read_out(rng: np.random.Generator, item: Phrase) -> list[str]:
-    """What a synthesizer is given: half the time without the last full stop, which changes the tune."""
-    words = list(item.spoken or item.words)
-    if rng.random() < 0.5:
-        words[-1] = words[-1].rstrip(".")
-    return words
 
 
 def espeak_utterances(
@@ -139,7 +125,7 @@ def speaker_utterances(
         for _ in range(min(200, count - begun)):
             item = pick(rng, lang)
             accent = "ru" if lang == "ru" else str(rng.choice(["en-us", "en", "en-gb-x-rp"]))
-            rate, rhotic = int(rng.integers(105, 235)), rng.random() < 0.6
+            rate, rhotic = int(rng.integers(105, 235)), rng.random() < speaker.rhotic
             said = sounds(engine, lang, read_out(rng, item), accent, rate, rhotic)
             line = arrange(rng, speaker, said) if said is not None else None
             if line is not None and len(line.words) == len(item.words):
@@ -252,7 +238,7 @@ def jobs(scale: float) -> list[Job]:
                 (f"{voice}-{block}", lambda r, v=voice: festival_utterances(v, "en", n(400), r))
             )
         plan.append((f"{MSU}-{block}", partial(festival_utterances, MSU, "ru", n(1300))))
-    return plan + more_jobs(n)
+    return plan + more_jobs(n) + late_jobs(n)
 
 
 def more_jobs(n: Callable[[int], int]) -> list[Job]:
@@ -284,6 +270,45 @@ def more_jobs(n: Callable[[int], int]) -> list[Job]:
         ("whispered-flite", lambda r: whispers(flite_utterances(n(1500), r, False), r)),
         ("whispered-msu", lambda r: whispers(festival_utterances(MSU, "ru", n(1000), r), r)),
         (f"{MSU}-4", partial(festival_utterances, MSU, "ru", n(1300))),
+    ]
+
+
+def late_jobs(n: Callable[[int], int]) -> list[Job]:
+    """Speakers from outside Debian's main."""
+    plan: list[Job] = []
+    for lang, own, other, spelt in (
+        ("en", ENGLISH, RUSSIAN, ENGLISH_DIGITS["ru"]),
+        ("ru", RUSSIAN, ENGLISH, RUSSIAN_DIGITS["en-us"]),
+    ):
+        english = lang == "en"
+        say = partial(rhvoice_utterances, lang, own)
+        accent = partial(rhvoice_utterances, lang, other)
+        plan += [
+            (f"rhvoice-digits-{lang}-{part}", partial(say, n(2500), pick=few_digits))
+            for part in range(2 if english else 1)
+        ]
+        respelt = partial(accent, n(2000 if english else 1000), pick=few_digits, spelt=spelt)
+        plan.append((f"rhvoice-respelt-{lang}", respelt))
+        if english:  # Russian voices read English, too
+            plan.append(("rhvoice-accent-digits-en", partial(accent, n(2000), pick=few_digits)))
+            plan.append(("rhvoice-accent-en", partial(accent, n(3000))))
+        plan += [
+            (f"rhvoice-{lang}-{part}", partial(say, n(3000))) for part in range(4 if english else 3)
+        ]
+        plan.append((f"rhvoice-letters-{lang}", partial(say, n(800), pick=spelled)))
+        for name, speaker in BRITONS.items():
+            say, digits = partial(speaker_utterances, speaker, lang), 1800 if english else 400
+            plan += [
+                (f"{name}-{lang}", partial(say, n(2500 if english else 1200))),
+                (f"{name}-digits-{lang}", partial(say, n(digits), pick=few_digits)),
+            ]
+            if english:
+                plan.append((f"{name}-letters-en", partial(say, n(300), pick=spelled)))
+    return [
+        *plan,
+        ("pico-digits-en", partial(pico_utterances, n(2400), pick=single_digit)),
+        ("pico-words-en", partial(pico_utterances, n(1000), pick=one_word)),
+        ("pico-foreign-en", partial(pico_foreigners, n(2400))),
     ]
 
 

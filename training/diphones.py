@@ -1,4 +1,4 @@
-"""Recorded speakers of other languages, led phone by phone through English and Russian.
+"""Recorded speakers, most of other languages, led phone by phone through English and Russian.
 
 espeak-ng turns a text into phones with durations. A table of the speaker's language says which of
 its sounds stands for each, as people with an accent do, and festival joins the speaker's recorded
@@ -18,6 +18,7 @@ import soundfile
 from voices import Espeak, Spoken, to_rate
 
 VOICES = Path("/usr/share/festival/voices")
+UNPACKED = Path("/usr/local/share/festival/voices")  # Britons, without the lexicon they ask for
 Sound = tuple[str, float]  # a phone of ours and its seconds; "_" is silence, "|" begins a word
 
 # espeak-ng's phones as ours: one sign a sound, ' for palatalised, + for an r that not everybody says.
@@ -68,11 +69,41 @@ AMERICAN = {
     "Z": "zh|sh", "x": "hh|k", "h": "hh", "tS": "ch", "dZ": "jh", "ts": "t s", "N": "ng", "j": "y",
     "S'": "sh", "tS'": "ch", "dZ'": "jh", "x'": "hh|k",
 }  # fmt: skip
+# Two names before a colon are one recorded sound.
+ROGER = {
+    "i": "ii|i", "I": "i|ii", "e": "e|ei", "E": "e", "{": "a", "a": "a|aa|uh", "A": "aa|a", "O": "oo|o", "o": "oo|o|ou",
+    "u": "uu|u", "U": "u", "@": "@|uh", "V": "uh|@", "3": "@@", "y": "i|ii", "T": "th", "D": "dh", "S": "sh",
+    "Z": "zh", "x": "h|k", "tS": "ch", "dZ": "jh", "ts": "t s", "N": "ng", "j": "y", "S'": "sh", "tS'": "ch",
+    "dZ'": "jh", "x'": "h|k", "a I": "ai", "e I": "ei", "o U": "ou", "a U": "au", "O I": "oi", "I @": "i@",
+    "U @": "u@",
+}  # fmt: skip
+DONOVAN = ROGER | {
+    "i": "ee|i", "I": "i|ee", "e": "e|ai", "E": "e", "{": "aa", "a": "aa|ar|u", "A": "ar|aa", "O": "aw|o",
+    "o": "aw|o|oa", "u": "uu|oo", "U": "oo", "@": "a|u", "V": "u|a", "3": "er", "y": "i|ee", "dZ": "j", "dZ'": "j",
+    "a I": "ie", "e I": "ai", "o U": "oa", "a U": "ou", "I @": "eer", "U @": "oor",
+}  # fmt: skip
+RAB_GROUP = "english/rab_diphone/group/rablpc16k.group"
+DON_INDEX = "english/don_diphone/diphlocs.txt"
+# Their own definitions load a lexicon that is not free.
+ROGER_SETUP = f"""(voice_reset) (require 'mrpa_phones) (require_module 'UniSyn)
+(Parameter.set 'PhoneSet 'mrpa) (PhoneSet.select 'mrpa) (set! after_synth_hooks nil) (set! UniSyn_module_hooks nil)
+(set! us_abs_offset 0.0) (set! us_rel_offset 0.0) (set! window_factor 1.0) (set! us_gain 0.9)
+(Parameter.set 'Synth_Method 'UniSyn) (Parameter.set 'us_sigpr 'lpc)
+(us_db_select (us_diphone_init (list '(name "rab") '(grouped "true") '(default_diphone @-@@)
+(list 'index_file "{UNPACKED / RAB_GROUP}"))))"""
+DONOVAN_SETUP = f"""(voice_reset) (require 'holmes_phones) (require_module 'donovan)
+(Parameter.set 'PhoneSet 'holmes) (PhoneSet.select 'holmes) (set! after_synth_hooks nil)
+(Donovan_Init (list (list 'index_file "{UNPACKED / DON_INDEX}")
+(list 'diphone_file "{UNPACKED / DON_INDEX.replace("diphlocs.txt", "lpcdiphs.bin")}")))
+(Parameter.set 'Synth_Method 'Donovan_Synthesize)"""
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """A recorded speaker: festival's name for the voice, where its diphones lie, table, pitch in hertz."""
+    """A recorded speaker: festival's name for the voice, where its diphones lie, table, pitch in hertz.
+
+    `setup` takes the place of festival's own definition of the voice.
+    """
 
     voice: str
     group: str
@@ -80,6 +111,8 @@ class Speaker:
     pitch: float
     silence: str = "#"
     languages: tuple[str, ...] = ("en", "ru")
+    setup: str = ""
+    rhotic: float = 0.6  # how often it says every written r
 
 
 SPEAKERS = {
@@ -111,6 +144,10 @@ SPEAKERS = {
         ("ru",),
     ),
 }
+BRITONS = {
+    "rab": Speaker("rab_diphone", RAB_GROUP, ROGER, 115, setup=ROGER_SETUP, rhotic=0),
+    "don": Speaker("don_diphone", DON_INDEX, DONOVAN, 125, setup=DONOVAN_SETUP, rhotic=0),
+}
 VOICELESS = {
     "b": "p", "d": "t", "g": "k", "v": "f", "z": "s", "z~": "s~", "d~": "t~", "dz": "c", "dz~": "c~", "n*": "n",
     "Z": "S", "dZ": "tS",
@@ -123,7 +160,10 @@ HELD = ("krb", "mv")  # two men who are never trained on
 @lru_cache
 def joints(group: str) -> frozenset[str]:
     """The names of all diphones that a voice has."""
-    head, rest = Path(VOICES, group).read_bytes().split(b"EST_Header_End\n", 1)
+    folder = VOICES if Path(VOICES, group).exists() else UNPACKED
+    head, mark, rest = Path(folder, group).read_bytes().partition(b"EST_Header_End\n")
+    if not mark:  # a plain list
+        return frozenset(line.split()[0].decode("ascii") for line in head.splitlines())
     count = next(int(line.split()[1]) for line in head.split(b"\n") if b"NumEntries" in line)
     return frozenset(line.split()[0].decode("ascii") for line in rest.split(b"\n", count)[:count])
 
@@ -152,6 +192,18 @@ def sounds(
             found += [("r" if s == "+" else s, (end - start) / len(signs)) for s in signs]
         else:
             return None
+    return found
+
+
+def glided(table: dict[str, str], said: list[Sound]) -> list[Sound]:
+    """Put together the pairs that the table has as one sound."""
+    found: list[Sound] = []
+    for name, seconds in said:
+        pair = f"{found[-1][0]} {name}" if found else ""
+        if pair in table:
+            found[-1] = (pair, found[-1][1] + seconds)
+        else:
+            found.append((name, seconds))
     return found
 
 
@@ -199,6 +251,7 @@ class Tune:
 def arrange(rng: np.random.Generator, speaker: Speaker, said: list[Sound]) -> Line | None:
     """Choose the speaker's sounds, drag and hurry them, and lay a tune; None where diphones are missing."""
     has, quiet = joints(speaker.group), speaker.silence
+    said = glided(speaker.table, said)
     pace = float(np.exp(rng.normal(0, 0.05)))
     choice = {name: int(rng.choice([0, 0, 0, 1, 1, 2])) for name, _ in said}
     apart = float(rng.uniform(0.02, 0.09)) if rng.random() < 0.35 else 0.0  # words said one by one
@@ -271,7 +324,7 @@ def speak(speaker: Speaker, lines: list[Line]) -> list[Spoken | None]:
     with tempfile.TemporaryDirectory() as folder:
         first = 0
         while first < len(lines):
-            script = [f"(voice_{speaker.voice})"]
+            script = [speaker.setup or f"(voice_{speaker.voice})"]
             for number, line in enumerate(lines[first:], first):
                 parts = " ".join(
                     f'("{name}" {seconds:.4f}'
@@ -295,4 +348,6 @@ def _result(path: Path, line: Line) -> Spoken | None:
     expected = sum(seconds for _, seconds, _ in line.segments)
     if abs(len(audio) / rate - expected) > 0.15 or not len(audio):
         return None
+    if not all(audio[int(a * rate) : int(b * rate)].any() for a, b in line.words):
+        return None  # Donovan leaves out what is very short
     return Spoken(to_rate(audio, rate), line.words)
