@@ -179,7 +179,9 @@ def load_hybrid(
         window = read_thresholds(files.decoding).window_seconds if shortens else WINDOW_SECONDS
         memory = Memory.of(settings.data_dir, files, place, (*makers, window, own_competes))
         name, encoder, reason = choose_encoder(own.encoder, makers, window, memory, own_competes)
-        writer, why = _writer(own.writer, files, settings, place, weights)
+        plan = decoder_plan(files, place, settings.compute_type, 0 if shortens else AUDIO_POSITIONS)
+        memory = Memory.of(settings.data_dir, files, place, ("decoder", plan.title, PROBED))
+        writer, why = _writer(own.writer, files, settings, plan, weights, memory)
         engine = "ctranslate2" if name == OWN and writer is own.writer else "openvino"
         # One batch for each stream: two in one would only wait for each other.
         replicas = 0 if writer is own.writer or settings.replicas else writer.streams
@@ -190,10 +192,14 @@ def load_hybrid(
 
 
 def _writer(
-    own: Writer, files: ModelFiles, settings: Settings, place: Placement, weights: ConvertedWeights
+    own: Writer,
+    files: ModelFiles,
+    settings: Settings,
+    plan: DecoderPlan,
+    weights: ConvertedWeights,
+    memory: Memory,
 ) -> tuple[Writer, str]:
     """The decoder, and why this one."""
-    plan = decoder_plan(files, place, settings.compute_type)
     if settings.decoder == "ctranslate2" or (settings.decoder == "auto" and not has_bfloat16()):
         why = "as set" if settings.decoder != "auto" else "the processor has no bfloat16"
         return own, f"decoder ctranslate2, {why}"
@@ -205,16 +211,19 @@ def _writer(
         return OpenVinoDecoder(plan, weights, tokenizer, desks)
 
     if settings.decoder == "openvino":
-        return make(), f"decoder openvino {plan.name}, as set"
-    name = f"openvino {plan.name}"
-    memory = Memory.of(settings.data_dir, files, place, ("decoder", name, PROBED))
+        return make(), f"decoder {plan.title}, as set"
     shape = (1, AUDIO_POSITIONS, DecoderShape.of(weights).width)
     noise = np.random.default_rng(0).standard_normal(shape, np.float32)
-    return choose_writer(own, name, make, noise, tokenizer.sot, memory)
+    return choose_writer(own, plan.title, make, noise, tokenizer.sot, memory)
 
 
-def decoder_plan(files: ModelFiles, place: Placement, compute_type: str) -> DecoderPlan:
-    """The decoder in the format that fits ``compute_type`` and the processor."""
+def decoder_plan(
+    files: ModelFiles, place: Placement, compute_type: str, positions: int = 0
+) -> DecoderPlan:
+    """The decoder in the format that fits ``compute_type`` and the processor.
+
+    All windows are encoded to so many ``positions``, or to any number (0).
+    """
     said = json.loads((files.path / "config.json").read_text(encoding="utf-8"))
     fast = has_bfloat16() and compute_type != "float32"
     options = {
@@ -225,6 +234,7 @@ def decoder_plan(files: ModelFiles, place: Placement, compute_type: str) -> Deco
     return DecoderPlan(
         name="bfloat16" if fast else "float32",
         matrices="int8" if fast else "float32",
+        positions=positions,
         numbers=BFLOAT16 if fast else FLOAT32,
         options=options,
         suppressed=tuple(said.get("suppress_ids") or ()),

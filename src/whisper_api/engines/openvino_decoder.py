@@ -33,6 +33,8 @@ _UNFUSED = {"SNIPPETS_MODE": "DISABLE"}
 values anew in each step, which takes longer than to use them."""
 _HIDDEN = np.float32(-1e9)
 """Added to the scores of what must not be seen."""
+_HEADING = 5
+"""Inputs of a step before those of its layers."""
 Array = NDArray[Any]
 
 
@@ -61,11 +63,17 @@ class DecoderPlan:
     """How a decoder is built."""
 
     name: str  #: of the number format
-    matrices: Matrices
+    matrices: Matrices  #: of a step
+    positions: int  #: that every window is encoded to; 0: any number
     numbers: Numbers  #: of keys and values
     options: dict[str, Any]  #: of ``compile_model``
     suppressed: tuple[int, ...]  #: ids that the checkpoint never writes
     suppressed_first: tuple[int, ...]  #: and those it does not begin with
+
+    @property
+    def title(self) -> str:
+        """How the decoder is called where others have names."""
+        return f"openvino {self.name}"
 
 
 class OpenVinoDecoder:
@@ -81,12 +89,14 @@ class OpenVinoDecoder:
             ModelBroken: the file lacks a weight.
             RuntimeError: OpenVINO cannot compile it here.
         """
-        self.name = f"openvino {plan.name}"
+        self.name = plan.title
         self.streams = plan.options["NUM_STREAMS"]
         shape, numbers = DecoderShape.of(weights), plan.numbers
         self._rules = Rules(tokenizer, plan.suppressed, plan.suppressed_first, shape.vocabulary)
         self._sot, self._no_speech = tokenizer.sot, tokenizer.no_speech
-        cross = build_cross(weights, plan.matrices, numbers.kind)
+        # All positions at once: 16 bits take half the time, since nothing is unpacked.
+        wide: Matrices = "float16" if plan.matrices == "int8" else plan.matrices
+        cross = build_cross(weights, wide, numbers.kind, plan.positions)
         step = build_step(weights, plan.matrices, numbers.kind)
         core = ov.Core()
         compiled = core.compile_model(cross, "CPU", plan.options)
@@ -154,45 +164,48 @@ class OpenVinoDecoder:
 
 
 class _Desk:
-    """Requests and memory of one call at a time."""
+    """Requests and memory of one call at a time.
+
+    Keys and values of all layers lie together: ``[layers, rows, heads, size, positions]`` and
+    ``[layers, rows, heads, positions, size]``.
+    """
 
     def __init__(self, cross: Any, step: Any, shape: DecoderShape, numbers: Numbers) -> None:
         self._cross, self._step = cross.create_infer_request(), step.create_infer_request()
         self._shape, self._numbers = shape, numbers
-        self._arena: dict[tuple[object, ...], Array] = {}
+        self._arena: dict[str, Array] = {}
         self.windows: list[int] = []  #: those still worked on, by their place in the batch
         self._heard: list[Array] = []
         self._own: list[Array] = []
+        self._bound: _Bound | None = None
         self._position = self._room = 0
         self._width = 1
 
     def hear(self, encodings: Sequence[Encoding]) -> None:
         """Compute the windows' cross-attention keys and values."""
         count, positions = len(encodings), encodings[0].shape[1]
-        heads, size = self._shape.heads, self._shape.size
         self.windows = list(range(count))
-        self._heard = []
-        for layer in range(self._shape.layers):
-            self._heard.append(self._memory("keys", layer, (count, heads, size, positions)))
-            self._heard.append(self._memory("values", layer, (count, heads, positions, size)))
+        self._heard = self._pair("heard", count, positions)
         for window, encoding in enumerate(encodings):
-            for place, array in enumerate(self._heard):
-                self._cross.set_output_tensor(
-                    place, self._numbers.tensor(array[window : window + 1])
-                )
+            for layer in range(self._shape.layers):
+                for place, array in enumerate(self._heard):
+                    tensor = self._numbers.tensor(array[layer, window : window + 1])
+                    self._cross.set_output_tensor(2 * layer + place, tensor)
             self._cross.infer([np.ascontiguousarray(encoding, np.float32)], share_inputs=True)
 
     def read(self, prompts: Sequence[list[int]], chosen: Sequence[int]) -> Array:
         """Read the prompts, which are equally long; logits ``[windows, chosen, vocabulary]``."""
-        length = len(prompts[0])
+        rows, length = len(prompts), len(prompts[0])
         self._position, self._width = 0, 1
-        self._make_room(len(prompts), length)
+        self._room = next(room for room in _ROOMS if room >= min(length + 1, CONTEXT))
+        self._own = [np.zeros_like(array) for array in self._pair("own", rows, self._room)]
+        self._bind()
         return self._run(np.array(prompts, np.int32), chosen)
 
     def spread(self, width: int) -> None:
         """From now on so many rows for each window, all with what was read."""
         if width > 1:
-            self._own = [np.repeat(array, width, axis=0) for array in self._own]
+            self._own = [np.repeat(array, width, axis=1) for array in self._own]
         self._width = width
         self._bind()
 
@@ -208,9 +221,9 @@ class _Desk:
         if not rows:
             return
         sources, upto = [parents[row] for row in rows], self._position
-        for keys, values in zip(self._own[::2], self._own[1::2], strict=True):
-            keys[rows, :, :, :upto] = keys[sources, :, :, :upto]
-            values[rows, :, :upto] = values[sources, :, :upto]
+        keys, values = self._own
+        keys[:, rows, :, :, :upto] = keys[:, sources, :, :, :upto]
+        values[:, rows, :, :upto] = values[:, sources, :, :upto]
 
     def keep(self, windows: Sequence[int]) -> None:
         """Work on these alone from now on, where that halves the work; else all go on."""
@@ -218,81 +231,106 @@ class _Desk:
             return
         places = [self.windows.index(window) for window in windows]
         rows = [place * self._width + i for place in places for i in range(self._width)]
-        self._heard = [array[places] for array in self._heard]
-        self._own = [array[rows] for array in self._own]
+        self._heard = [array.take(places, axis=1) for array in self._heard]
+        self._own = [array.take(rows, axis=1) for array in self._own]
         self.windows = list(windows)
         self._bind()
 
     # --- memory -----------------------------------------------------------------------------
 
-    def _memory(self, name: str, layer: int, shape: tuple[int, ...]) -> Array:
-        """Memory from earlier calls where it is large enough: fresh pages cost more than use."""
-        wanted = int(np.prod(shape))
-        kept = self._arena.get((name, layer))
-        if kept is None or kept.size < wanted:
-            kept = self._arena[name, layer] = self._numbers.zeros(wanted)
-        return kept[:wanted].reshape(shape)
-
-    def _make_room(self, rows: int, length: int) -> None:
-        heads, size = self._shape.heads, self._shape.size
-        self._room = next(room for room in _ROOMS if room >= min(length + 1, CONTEXT))
-        self._own = []
-        for _ in range(self._shape.layers):
-            self._own.append(self._numbers.zeros(rows, heads, size, self._room))
-            self._own.append(self._numbers.zeros(rows, heads, self._room, size))
-        self._bind()
+    def _pair(self, name: str, rows: int, positions: int) -> list[Array]:
+        """Memory for keys and for values, of earlier calls where it is large enough: fresh pages
+        cost more than use. Large blocks get huge pages from numpy."""
+        layers, heads, size = self._shape.layers, self._shape.heads, self._shape.size
+        keys = (layers, rows, heads, size, positions)
+        values = (layers, rows, heads, positions, size)
+        wanted = int(np.prod(keys))
+        kept = self._arena.get(name)
+        if kept is None or kept.size < 2 * wanted:
+            kept = self._arena[name] = self._numbers.zeros(2 * wanted)
+        return [kept[:wanted].reshape(keys), kept[wanted : 2 * wanted].reshape(values)]
 
     def _grow(self) -> None:
         more = next(room for room in _ROOMS if room > self._room) - self._room
         for place, array in enumerate(self._own):
-            axis = 2 if place % 2 else 3
-            wider = [(0, more if i == axis else 0) for i in range(4)]
+            wider = [(0, 0)] * array.ndim
+            wider[3 if place else 4] = (0, more)
             self._own[place] = np.pad(array, wider)
         self._room += more
         self._bind()
 
     def _bind(self) -> None:
         """Show the request where everything lies."""
-        tensors = [self._numbers.tensor(array) for array in self._own]
-        heard = [self._numbers.tensor(array) for array in self._heard]
         for layer in range(self._shape.layers):
-            pairs = (*heard[2 * layer : 2 * layer + 2], *tensors[2 * layer : 2 * layer + 2])
-            for place, tensor in enumerate(pairs):
-                self._step.set_input_tensor(5 + 4 * layer + place, tensor)
+            for place, array in enumerate((*self._heard, *self._own)):
+                tensor = self._numbers.tensor(array[layer])
+                self._step.set_input_tensor(_HEADING + 4 * layer + place, tensor)
+        self._bound = None
 
     # --- one run ----------------------------------------------------------------------------
 
     def _run(self, ids: Array, chosen: Sequence[int]) -> Array:
         """Run the step and keep the new keys and values; logits ``[rows, chosen, vocabulary]``."""
-        count = ids.shape[1]
-        first, after = self._position, self._position + count
-        seen = np.full((1, 1, 1, self._room), _HIDDEN, np.float32)
-        seen[..., :first] = 0
-        ahead = np.triu(np.full((count, count), _HIDDEN, np.float32), 1)[None, None]
-        places = np.arange(first, after, dtype=np.int32)
-        inputs = (ids, places, np.array(chosen, np.int32), seen, ahead)
-        for place, array in enumerate(inputs):
-            self._step.set_input_tensor(place, ov.Tensor(np.ascontiguousarray(array)))
-        fresh = self._fresh(ids.shape[0], count)
+        first, after = self._position, self._position + ids.shape[1]
+        if self._bound is None or self._bound.ids.shape != ids.shape:
+            self._bound = self._bind_run(ids.shape, len(chosen))
+        bound = self._bound
+        bound.ids[:] = ids
+        bound.places[:] = range(first, after)
+        bound.chosen[:] = chosen
+        bound.seen[..., :first] = 0
         self._step.infer()
-        for place, (array, new) in enumerate(zip(self._own, fresh, strict=True)):
-            if place % 2:
-                array[:, :, first:after] = new
-            else:
-                array[..., first:after] = new
+        keys, values = self._own
+        keys[..., first:after] = bound.keys
+        values[:, :, :, first:after] = bound.values
         self._position = after
         return np.asarray(self._step.get_output_tensor(0).data)
 
-    def _fresh(self, rows: int, count: int) -> list[Array]:
-        """Where the new keys and values come out."""
-        heads, size = self._shape.heads, self._shape.size
-        arrays = []
-        for place in range(2 * self._shape.layers):
-            shape = (rows, heads, count, size) if place % 2 else (rows, heads, size, count)
-            array = self._memory("new", place, shape)
-            self._step.set_output_tensor(1 + place, self._numbers.tensor(array))
-            arrays.append(array)
-        return arrays
+    def _bind_run(self, shape: tuple[int, int], chosen: int) -> _Bound:
+        """Memory of what changes from run to run, and the request told of it."""
+        rows, count = shape
+        bound = _Bound(
+            ids=np.zeros(shape, np.int32),
+            places=np.zeros(count, np.int32),
+            chosen=np.zeros(chosen, np.int32),
+            seen=np.full((1, 1, 1, self._room), _HIDDEN, np.float32),
+            ahead=np.triu(np.full((1, 1, count, count), _HIDDEN, np.float32), 1),
+            new=self._pair("new", rows, count),
+        )
+        for place, array in enumerate(bound.heading):
+            self._step.set_input_tensor(place, ov.Tensor(array, shared_memory=True))
+        for layer in range(self._shape.layers):
+            for place, array in enumerate(bound.new):
+                tensor = self._numbers.tensor(array[layer])
+                self._step.set_output_tensor(1 + 2 * layer + place, tensor)
+        return bound
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """Inputs and outputs of steps of one shape."""
+
+    ids: Array
+    places: Array
+    chosen: Array
+    seen: Array
+    ahead: Array
+    new: list[Array]
+
+    @property
+    def heading(self) -> tuple[Array, ...]:
+        """The inputs that stand before all layers', in their order."""
+        return self.ids, self.places, self.chosen, self.seen, self.ahead
+
+    @property
+    def keys(self) -> Array:
+        """The new ones of all layers."""
+        return self.new[0]
+
+    @property
+    def values(self) -> Array:
+        """The new ones of all layers."""
+        return self.new[1]
 
 
 def _softmax(row: Array) -> Array:
