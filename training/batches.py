@@ -78,8 +78,8 @@ STAGES = (
 )
 
 
-ACCENTED = 0.7
-"""Up to this share of the time the recorded speakers of other languages count twice."""
+ACCENTED = 0.9
+"""Up to this share of the time recorded people count twice."""
 
 
 def stage_at(done: float) -> Stage:

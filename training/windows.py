@@ -25,6 +25,7 @@ from tokens import (
 RATE = 16000
 COUNTED = ("digit", "string", "number")  # said word by word in either language
 FRAME = 320  # samples in one encoder position, and in one timestamp step
+RECORDED = ("diphones:", "rhvoice:", "pico:")  # voices of people, of whom there are few
 Span = tuple[int, float, float]  # row of the decoder's input, first and last encoder position
 
 
@@ -74,7 +75,7 @@ class Window:
 
 
 class Corpus:
-    """All shards of a folder, split into trained and held-out voices; the recorded foreigners `accents` times over."""
+    """All shards of a folder, split into trained and held-out voices; recorded people `accents` times over."""
 
     def __init__(self, folder: Path, held: bool, accents: int = 1) -> None:
         self.items: dict[str, list[Utterance]] = {"en": [], "ru": []}
@@ -86,7 +87,7 @@ class Corpus:
                 table.read_text(encoding="utf-8")
             ):
                 one = Utterance(samples[at : at + length], lang, words, english, times, voice, kind)
-                self.items[lang] += [one] * (accents if voice.startswith("diphones:") else 1)
+                self.items[lang] += [one] * (accents if voice.startswith(RECORDED) else 1)
         self.pools = {
             (lang, words_only): self._by_length(
                 [u for u in some if not words_only or u.kind not in COUNTED]
