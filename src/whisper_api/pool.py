@@ -15,6 +15,7 @@ from whisper_api.accelerators import LIBRARIES
 from whisper_api.config import Settings
 from whisper_api.engines import ENGINES
 from whisper_api.engines.base import Engine
+from whisper_api.engines.loading import load_aside
 from whisper_api.errors import (
     CapacityError,
     Conflict,
@@ -231,7 +232,7 @@ class Pool:
         await self._make_room(files.id, slot)
         started = self._clock()
         try:
-            engine = await asyncio.to_thread(self._load, files, self._settings)
+            engine = await load_aside(self._load, files, self._settings)
         except WhisperApiError:
             raise
         except Exception as error:

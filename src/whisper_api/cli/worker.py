@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from whisper_api.api.worker_app import create_worker_app
 from whisper_api.cli.flags import with_settings
-from whisper_api.cli.serve import end_soon, prepare, run_server
+from whisper_api.cli.serve import end_soon, keep_what_is_loaded, prepare, run_server
 from whisper_api.config import Settings
 from whisper_api.errors import SettingsError
 from whisper_api.tasks.roles import check_role
@@ -39,6 +39,7 @@ async def _idle(app: FastAPI) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with app.router.lifespan_context(app):
+        keep_what_is_loaded()
         log.info("this worker takes tasks")
         await stop.wait()
         log.info("stopping; others go on with what is not finished")

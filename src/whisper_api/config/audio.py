@@ -67,7 +67,7 @@ class SpeechSettings(Section):
     vad: bool = True
     """Find speech first and decode only that."""
     vad_threads: Annotated[int, Field(ge=1, le=64)] = 2
-    """Long recordings in which speech is looked for at the same time, at low priority."""
+    """Long recordings in which speech is looked for at the same time."""
     vad_threshold: Annotated[float, Field(ge=0.05, le=0.95)] = 0.5
     """Speech probability from which a stretch counts as speech."""
     vad_faint: Annotated[float, Field(ge=0.1, le=1)] = 0.4
