@@ -20,6 +20,7 @@ from whisper_api.engines.base import Decoded, DecodeParams, Engine, WindowItem, 
 from whisper_api.errors import EngineError, EngineOutOfMemory
 from whisper_api.fairness import LANES, FairQueue, Share
 from whisper_api.fitting import Fitting
+from whisper_api.reserve import Reserve
 from whisper_api.tracing import OFF, Tracing, Values
 from whisper_api.types import Audio, Lane
 
@@ -39,6 +40,9 @@ time, and a batch cannot be stopped for it."""
 CALM_GAPS, CALM_LEAST = 3.0, 5.0
 """For so many of the pauses that short requests made last, and so many seconds at least: one alone
 must not cost a long file the speed of large batches for a minute."""
+IDLE_SECONDS, IDLE_PART = 0.1, 0.5
+"""How long a replica idles at most between two batches of long requests while short ones are about
+to have work for it, and in parts of what such a batch may take then."""
 CLOSE_SECONDS = 3.0
 """How long closing waits for a batch that runs."""
 
@@ -94,16 +98,24 @@ class Runner:
         self._lane_until = dict.fromkeys(LANES, float("-inf"))
         self._tasks: set[asyncio.Task[None]] = set()
         self._pumping = False
+        self._reserve = Reserve(min(IDLE_SECONDS, IDLE_PART * settings.max_batch_seconds))
+        self._waking: asyncio.TimerHandle | None = None
 
-    def join(self, lane: Lane) -> Share[Job[Any]]:
-        """A new request's part of the queue."""
-        return self._queue.join(lane)
+    def join(self, lane: Lane, short: bool = False) -> Share[Job[Any]]:
+        """A new request's part of the queue; ``short``: it has little audio."""
+        share = self._queue.join(lane)
+        if short:
+            self._reserve.join(share, _now())
+        return share
 
     def leave(self, share: Share[Job[Any]]) -> None:
         """Take a request's part out, with what waits in it."""
         if share is self._last_short:
             self._last_short = None
+        self._reserve.leave(share)
         self._queue.leave(share)
+        if self._waking is not None:
+            self._soon()
 
     def push(self, share: Share[Job[Any]], job: Job[Any], short: bool) -> None:
         """Queue one window; ``short``: its request has little audio."""
@@ -113,6 +125,8 @@ class Runner:
         self._lane_until[share.lane] = job.queued_at + CALM_SECONDS
         if short:
             self._expect_more(share, job.queued_at)
+            self._reserve.push(share)
+            job.done.add_done_callback(lambda _: self._reserve.done(share, _now()))
         # Detection is paid for with the window's decoding, which finds it encoded already.
         charged = 0.0 if job.params is None else job.seconds
         self._queue.push(share, job, charged, job.batch_key, job.order)
@@ -138,6 +152,8 @@ class Runner:
             await asyncio.wait(tuple(self._tasks), timeout=CLOSE_SECONDS)
         for task in tuple(self._tasks):
             task.cancel()
+        if self._waking is not None:
+            self._waking.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _soon(self) -> None:
@@ -148,13 +164,28 @@ class Runner:
 
     def _pump(self) -> None:
         self._pumping = False
-        while self.running < self._replicas:
+        while self.running < self._replicas and not self._idles():
+            long = self._queue.next_is_long()
             batch = self._queue.take(min(self._most(), self._even_part()), self._most_long())
             if not batch:
                 return
             self.running += 1
+            self._reserve.begin(_now(), long)
             self._begun[id(batch)] = (self._clock(), len(batch))
             self._spawn(self._run(batch))
+
+    def _idles(self) -> bool:
+        """Whether the last free replica waits for a short request's next window."""
+        lane = self._queue.next_lane()
+        if self._waking is not None:
+            self._waking.cancel()
+            self._waking = None
+        if lane is None or self._idle() > 1 or not self._queue.next_is_long():
+            return False
+        if self._queue.shortest_first or not (idle := self._reserve.idle(_now(), lane)):
+            return False
+        self._waking = asyncio.get_running_loop().call_later(idle, self._soon)
+        return True
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -310,6 +341,11 @@ def _call(
         WindowItem(job.key, audio, job.params) for _, job, audio in loaded if job.params is not None
     ]
     return engine.decode(items)
+
+
+def _now() -> float:
+    """What timers go by."""
+    return asyncio.get_running_loop().time()
 
 
 def _smooth(old: float | None, new: float) -> float:

@@ -99,6 +99,11 @@ class FairQueue(Generic[J]):
             return Lane.TASK
         return first
 
+    def next_is_long(self) -> bool:
+        """Whether the next batch begins with a window of a request that is not short."""
+        lane = self.next_lane()
+        return lane is not None and not self._head(self._live(lane)).short
+
     def take(self, most: int, most_long: int | None = None) -> list[J]:
         """The next batch: at most ``most`` jobs of one lane that share one batch key.
 

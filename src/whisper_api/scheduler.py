@@ -85,7 +85,7 @@ class Ticket:
     def bind(self, engine: Engine) -> None:
         """Send this request's windows to ``engine`` from now on."""
         self._runner = self._scheduler._runner(engine)
-        self._share = self._runner.join(self.lane)
+        self._share = self._runner.join(self.lane, self._total <= SHORT_SECONDS)
         self._share.left = self.seconds
 
     def resize(self, seconds: float) -> None:

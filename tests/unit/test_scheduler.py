@@ -247,6 +247,61 @@ async def test_short_clip_overtakes_a_long_file() -> None:
     await scheduler.close()
 
 
+async def test_no_long_batch_begins_before_a_clip_or_between_its_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("whisper_api.batching.IDLE_SECONDS", PATIENCE_S)
+    monkeypatch.setattr("whisper_api.reserve.COMING_SECONDS", PATIENCE_S)
+    gate, order = threading.Semaphore(0), list[str]()
+
+    def note(items: Sequence[WindowItem]) -> None:
+        order.append(items[0].key)
+        assert gate.acquire(timeout=PATIENCE_S)
+
+    scheduler = Scheduler(Settings(batch_size=1, max_batch_seconds=600))
+    engine = FakeEngine(on_decode=note)
+    async with scheduler.admit(seconds=3600) as long, scheduler.admit(seconds=3) as clip:
+        long.bind(engine)
+        work = [asyncio.create_task(decode(long, n)) for n in range(3)]
+        await until(lambda: order)
+        clip.bind(engine)  # its audio is decoded and heard through meanwhile
+        gate.release(4)
+        await work[0]
+        await turns()
+        await clip.detect("k9", audio(9), 1.0)
+        await turns()
+        await decode(clip, 9)
+        clip.close()
+        await asyncio.gather(*work)
+    assert order == ["k0", "k9", "k1", "k2"]
+    await scheduler.close()
+
+
+async def test_where_another_replica_is_free_long_batches_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("whisper_api.batching.IDLE_SECONDS", 10 * PATIENCE_S)
+    monkeypatch.setattr("whisper_api.reserve.COMING_SECONDS", 10 * PATIENCE_S)
+    scheduler = Scheduler(Settings(batch_size=1, max_batch_seconds=600))
+    engine = FakeEngine(FakeOptions(replicas=2))
+    async with scheduler.admit(seconds=3600) as long, scheduler.admit(seconds=3) as clip:
+        clip.bind(engine)
+        long.bind(engine)
+        windows = asyncio.gather(*(decode(long, n) for n in range(3)))
+        assert len(await asyncio.wait_for(windows, PATIENCE_S)) == 3
+    await scheduler.close()
+
+
+async def test_a_clip_that_asks_for_nothing_keeps_no_long_batch_for_ever() -> None:
+    scheduler, engine = Scheduler(Settings(batch_size=1)), FakeEngine()
+    async with scheduler.admit(seconds=3) as clip, scheduler.admit(seconds=3600) as long:
+        clip.bind(engine)
+        long.bind(engine)
+        results = await asyncio.gather(*(decode(long, n) for n in range(3)))
+    assert len(results) == 3
+    await scheduler.close()
+
+
 class Timed:
     """A scheduler whose clock goes on two seconds for each window that the engine decodes."""
 
@@ -459,7 +514,6 @@ async def test_a_stopping_server_finishes_the_shortest_first() -> None:
     order: list[str] = []
     long, short, late = (scheduler.admit(seconds=s) for s in (3600, 10, 3))
     long.bind(engine)
-    short.bind(engine)
 
     async def one(ticket: Ticket, name: str, number: int) -> None:
         await decode(ticket, number)
@@ -468,6 +522,7 @@ async def test_a_stopping_server_finishes_the_shortest_first() -> None:
 
     work = [asyncio.create_task(one(long, "long", n)) for n in range(20)]
     await turns()  # the first of them runs
+    short.bind(engine)
     work += [asyncio.create_task(one(short, "short", n)) for n in range(10)]
     await turns()
     scheduler.stop_admitting()

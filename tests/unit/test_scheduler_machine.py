@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -89,6 +90,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             max_batch_seconds=2,
             task_share=TASK_SHARE,
         )
+        # Replicas that idle for short requests do so by real time: ``test_reserve``.
+        self.patched = mock.patch("whisper_api.batching.IDLE_SECONDS", 0.0)
+        self.patched.start()
         self.scheduler = Scheduler(chosen, clock=lambda: self.now)
         self.engine = Engine(replicas)
         self.requests: list[Request] = []
@@ -347,6 +351,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
         self.loop.run_until_complete(asyncio.wait_for(end(), 30))
         self.loop.close()
+        self.patched.stop()
 
 
 TestSchedulerMachine = SchedulerMachine.TestCase
