@@ -19,7 +19,7 @@ from time import perf_counter
 from typing import TypeVar
 
 from whisper_api.audio.decode import Decoder
-from whisper_api.audio.effort import LIGHT_SECONDS, Effort
+from whisper_api.audio.effort import Effort
 from whisper_api.audio.envelope import with_speech
 from whisper_api.audio.scratch import Scratch
 from whisper_api.audio.speech import SpeechDetector, plan_windows
@@ -146,8 +146,7 @@ class Pipeline:
         ):
             check_options(engine, options)
             ticket.bind(engine)
-            if (file.duration or 0.0) <= LIGHT_SECONDS:
-                self._effort.hush()
+            self._effort.expect(file.duration or 0.0)
             with self._timed("decode"):
                 waveform = await self._decoder.decode(file, scratch, options)
             if progress.plan is None:

@@ -29,9 +29,10 @@ async def test_no_thread_holds_the_interpreter_at_a_lower_priority(seconds: floa
         effort.close()
 
 
+@pytest.mark.parametrize("runs", [True, False])
 @pytest.mark.parametrize(("pause", "passed"), [(PATIENCE_S, 1), (0.001, 3)])
 async def test_long_work_pauses_between_its_steps_once_short_work_begins(
-    pause: float, passed: int, monkeypatch: pytest.MonkeyPatch
+    pause: float, passed: int, runs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PAUSE_SECONDS", pause)
     effort, steps, go_on = Effort(1), list[bool](), threading.Semaphore(0)
@@ -44,7 +45,11 @@ async def test_long_work_pauses_between_its_steps_once_short_work_begins(
     try:
         long = asyncio.create_task(effort.run(LIGHT_SECONDS + 1, work))
         await until(lambda: steps == [False])
-        await effort.run(1.0, lambda cancelled: None)
+        if runs:
+            await effort.run(1.0, lambda cancelled: None)
+        else:
+            effort.expect(1.0)
+        effort.expect(LIGHT_SECONDS + 1)  # that is nothing to pause for
         go_on.release(3)
         if passed > 1:
             await long

@@ -48,14 +48,15 @@ class Effort:
             if seconds > LIGHT_SECONDS:
                 paused = partial(self._pause, stop)
                 return await loop.run_in_executor(self._heavy, partial(work, paused))
-            self.hush()
+            self.expect(seconds)
             return await loop.run_in_executor(self._light, partial(work, stop.is_set))
         finally:
             stop.set()
 
-    def hush(self) -> None:
-        """Short work comes: long work pauses at its next step."""
-        self._quiet_until = monotonic() + PAUSE_SECONDS
+    def expect(self, seconds: float) -> None:
+        """Work on so much audio comes; if it is short, long work pauses at its next step."""
+        if seconds <= LIGHT_SECONDS:
+            self._quiet_until = monotonic() + PAUSE_SECONDS
 
     def _pause(self, stop: threading.Event) -> bool:
         """Give way to short work for a moment, once in each step; whether to stop for good."""
