@@ -90,6 +90,7 @@ ROGER_SETUP = f"""(voice_reset) (require 'mrpa_phones) (require_module 'UniSyn)
 (set! us_abs_offset 0.0) (set! us_rel_offset 0.0) (set! window_factor 1.0) (set! us_gain 0.9)
 (Parameter.set 'Synth_Method 'UniSyn) (Parameter.set 'us_sigpr 'lpc)
 (us_db_select (us_diphone_init (list '(name "rab") '(grouped "true") '(default_diphone @-@@)
+'(alternates_left ((i ii) (u uu) (i@ ii) (uh @) (a aa) (u@ uu) (o oo) (e@ ei) (e ei) (y ii) (r @)))
 (list 'index_file "{UNPACKED / RAB_GROUP}"))))"""
 DONOVAN_SETUP = f"""(voice_reset) (require 'holmes_phones) (require_module 'donovan)
 (Parameter.set 'PhoneSet 'holmes) (PhoneSet.select 'holmes) (set! after_synth_hooks nil)
@@ -113,6 +114,7 @@ class Speaker:
     languages: tuple[str, ...] = ("en", "ru")
     setup: str = ""
     rhotic: float = 0.6  # how often it says every written r
+    glides: bool = True  # whether a j may follow a palatalised consonant where no vowel does
 
 
 SPEAKERS = {
@@ -145,8 +147,10 @@ SPEAKERS = {
     ),
 }
 BRITONS = {
-    "rab": Speaker("rab_diphone", RAB_GROUP, ROGER, 115, setup=ROGER_SETUP, rhotic=0),
-    "don": Speaker("don_diphone", DON_INDEX, DONOVAN, 125, setup=DONOVAN_SETUP, rhotic=0),
+    "rab": Speaker("rab_diphone", RAB_GROUP, ROGER, 115, setup=ROGER_SETUP, rhotic=0, glides=False),
+    "don": Speaker(
+        "don_diphone", DON_INDEX, DONOVAN, 125, setup=DONOVAN_SETUP, rhotic=0, glides=False
+    ),
 }
 VOICELESS = {
     "b": "p", "d": "t", "g": "k", "v": "f", "z": "s", "z~": "s~", "d~": "t~", "dz": "c", "dz~": "c~", "n*": "n",
@@ -229,6 +233,9 @@ class Line:
     def end(self, has: frozenset[str], quiet: str, seconds: float) -> None:
         """A silence, before which few voices have voiced consonants."""
         name, length, hertz = self.segments[-1]
+        if name == quiet and f"{quiet}-{quiet}" not in has:  # festival would put a vowel there
+            self.segments[-1] = (quiet, length + seconds, 0)
+            return
         if f"{name}-{quiet}" not in has:
             self.segments[-1] = (VOICELESS.get(name, name), length, hertz)
         self.segments.append((quiet, seconds, 0))
@@ -273,6 +280,9 @@ def arrange(rng: np.random.Generator, speaker: Speaker, said: list[Sound]) -> Li
             continue
         following = next((n for n, _ in said[place + 1 :] if n not in "|_"), "")
         options = _options(speaker.table, name, following, choice[name])
+        if name.endswith("'") and not speaker.glides:
+            beside = said[place + 1][0] if place + 1 < len(said) else "_"
+            options = [o for o in options if beside[0] in VOWELS or len(o) == 1] or options
         fitting, gap = _fitting(has, line.segments[-1][0], options, quiet)
         if fitting is None or not (open_word or line.words):
             return None
