@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -238,9 +241,10 @@ class Writing:
 
     streams = 1
 
-    def __init__(self, name: str, seconds: float, score: float = -2.0) -> None:
+    def __init__(self, name: str, *seconds: float, score: float = -2.0) -> None:
         self.name = name
-        self._seconds, self._score = seconds, score
+        self.probes = 0
+        self._seconds, self._score = itertools.cycle(seconds), score
 
     def most(self, params: DecodeParams) -> int:
         return 8
@@ -251,7 +255,23 @@ class Writing:
         return [Written(Found([1], self._score), 0.0) for _ in encodings]
 
     def probe(self, encodings: Sequence[Encoding], steps: int) -> None:
-        CLOCK.now += self._seconds
+        self.probes += 1
+        CLOCK.now += next(self._seconds) * len(encodings)
+
+
+class Together(Writing):
+    """Two streams that need each other's presence to get anywhere."""
+
+    streams = 2
+
+    def __init__(self, name: str, seconds: float) -> None:
+        super().__init__(name, seconds)
+        self._meeting = threading.Barrier(2, timeout=20)
+
+    def probe(self, encodings: Sequence[Encoding], steps: int) -> None:
+        if self._meeting.wait() == 0:
+            super().probe(encodings, steps)
+        self._meeting.wait()
 
 
 NOISE = np.zeros((1, 4, 2), np.float32)
@@ -269,10 +289,27 @@ def test_the_faster_decoder_wins_and_is_remembered(memory: Memory) -> None:
     assert choose_writer(rival, "rival", pytest.fail, NOISE, 7, other)[0] is rival
 
 
-def test_two_streams_do_twice_the_work(memory: Memory) -> None:
-    own, rival = Writing(OWN, 0.02), Writing("rival", 0.015)
-    own.streams = 2
+def test_streams_are_tried_at_the_same_time_and_share_the_windows(memory: Memory) -> None:
+    own, rival = Together(OWN, 0.02), Writing("rival", 0.015)
     assert choose_writer(own, "rival", lambda: rival, NOISE, 7, memory)[0] is own
+    crowded = Together(OWN, 0.04)
+    other = Memory(memory.path, "a machine whose memory is slow")
+    assert choose_writer(crowded, "rival", lambda: rival, NOISE, 7, other)[0] is rival
+
+
+def test_one_bad_moment_does_not_decide_between_decoders(memory: Memory) -> None:
+    own, rival = Writing(OWN, 0.02), Writing("rival", 0.01, 0.01, 0.9, 0.01, 0.01, 0.01, 0.01)
+    assert choose_writer(own, "rival", lambda: rival, NOISE, 7, memory)[0] is rival
+
+
+def test_slow_decoders_are_tried_once(memory: Memory) -> None:
+    for seconds, probes in ((0.01, 7), (5, 3)):
+        own, rival = Writing(OWN, seconds), Writing("rival", 0.001)
+        fresh = Memory(memory.path, f"a machine that takes {seconds} s")
+        assert (
+            choose_writer(own, "rival", partial(next, iter([rival])), NOISE, 7, fresh)[0] is rival
+        )
+        assert own.probes == rival.probes == probes
 
 
 def test_a_wrong_or_broken_decoder_is_not_used(memory: Memory) -> None:
@@ -280,7 +317,7 @@ def test_a_wrong_or_broken_decoder_is_not_used(memory: Memory) -> None:
         raise RuntimeError("no such instruction")
 
     own = Writing(OWN, 0.02)
-    for make, why in ((lambda: Writing("rival", 0, -9), "wrong"), (broken, "does not run")):
+    for make, why in ((lambda: Writing("rival", 0, score=-9), "wrong"), (broken, "does not run")):
         writer, reason = choose_writer(own, "rival", make, NOISE, 7, memory)
         assert writer is own
         assert why in reason

@@ -14,6 +14,7 @@ import logging
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -42,6 +43,7 @@ ENCODER, DECODER = "encoder", "decoder"
 _ROUNDS = 3
 PROBED = 8  # windows that decoders are tried with: a usual batch
 _STEPS = 2, 10
+_LONG = 10.0  # seconds after which decoders are not tried once more
 _TOKENS = 60  # in a window of 30 s, usually
 _FAR_SCORE = 0.5  # difference of log-probabilities at which a decoder counts as broken
 _SLOW = 2.0  # seconds of a first run that make further ones a waste
@@ -138,7 +140,7 @@ def choose_writer(
         if not _agree(own, rival, noise, start):
             log.warning("the decoder %s is wrong on this machine and is not used", name)
             return own, f"decoder {OWN}: {name} is wrong here"
-        seconds = {one: _text_seconds(writer, noise) for one, writer in ((OWN, own), (name, rival))}
+        seconds = _race({OWN: own, name: rival}, noise)
     except RuntimeError as error:
         log.warning("the decoder %s does not run here: %s", name, error)
         return own, f"decoder {OWN}: {name} does not run here (see the log)"
@@ -154,23 +156,39 @@ def _agree(own: Writer, rival: Writer, noise: Encoding, start: int) -> bool:
     return abs(scores[0] - scores[1]) < _FAR_SCORE
 
 
-def _text_seconds(writer: Writer, noise: Encoding) -> float:
-    """Seconds that a text of usual length takes for some windows.
+def _race(writers: Mapping[str, Writer], noise: Encoding) -> dict[str, float]:
+    """Seconds that texts of usual length take each decoder for ``PROBED`` windows.
 
     From the first tokens, which take the windows' cross-attention keys with them, and what some
-    more take: whole texts of large models would keep a server from starting for minutes.
+    more take: whole texts of large models would keep a server from starting for minutes. They run
+    in turns, and the best counts, since others may use the machine meanwhile.
     """
-    windows = [noise] * PROBED
-    writer.probe(windows, 1)  # warms up
-    few, more = (_seconds(writer, windows, steps) for steps in _STEPS)
-    each = max(0.0, more - few) / (_STEPS[1] - _STEPS[0])
-    return (few + each * (_TOKENS - _STEPS[0])) / writer.streams
+    for writer in writers.values():
+        _seconds(writer, noise, 1)  # warms up
+    best = {name: [float("inf")] * len(_STEPS) for name in writers}
+    began = perf_counter()
+    for _ in range(_ROUNDS):
+        for name, writer in writers.items():
+            for place, steps in enumerate(_STEPS):
+                best[name][place] = min(best[name][place], _seconds(writer, noise, steps))
+        if perf_counter() - began > _LONG:
+            break
+    each = {
+        name: max(0.0, more - few) / (_STEPS[1] - _STEPS[0]) for name, (few, more) in best.items()
+    }
+    return {name: best[name][0] + each[name] * (_TOKENS - _STEPS[0]) for name in writers}
 
 
-def _seconds(writer: Writer, windows: Sequence[Encoding], steps: int) -> float:
-    started = perf_counter()
-    writer.probe(windows, steps)
-    return perf_counter() - started
+def _seconds(writer: Writer, noise: Encoding, steps: int) -> float:
+    """All streams of a decoder at once share the windows, as they share the machine's memory."""
+    windows = [noise] * max(1, PROBED // writer.streams)
+    with ThreadPoolExecutor(writer.streams) as pool:
+        started = perf_counter()
+        runs = [pool.submit(writer.probe, windows, steps) for _ in range(writer.streams)]
+        for run in runs:
+            run.result()
+        took = perf_counter() - started
+    return took * PROBED / (len(windows) * writer.streams)
 
 
 def distance(found: Encoding, expected: Encoding) -> float:
