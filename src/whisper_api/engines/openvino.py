@@ -31,6 +31,7 @@ from whisper_api.engines.openvino_layers import Matrices
 from whisper_api.engines.parts import Chosen, Parts
 from whisper_api.engines.placement import Placement, choose_placement
 from whisper_api.engines.timing import ENGINE_CLOCK
+from whisper_api.engines.trim import trim
 from whisper_api.engines.writer import Writer
 from whisper_api.errors import SettingsError
 from whisper_api.features import FRAMES
@@ -188,7 +189,9 @@ def load_hybrid(
         batch = 0 if writer is own.writer or settings.batch_size else _BATCH
         return Chosen(Parts(encoder, writer), engine, f"{reason}; {why}", replicas, batch)
 
-    return CTranslate2Engine.load(files, settings, choose)
+    engine = CTranslate2Engine.load(files, settings, choose)
+    trim()
+    return engine
 
 
 def _writer(
