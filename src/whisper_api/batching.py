@@ -100,6 +100,7 @@ class Runner:
         self._pumping = False
         self._reserve = Reserve(min(IDLE_SECONDS, IDLE_PART * settings.max_batch_seconds))
         self._waking: asyncio.TimerHandle | None = None
+        self._long: set[Share[Job[Any]]] = set()
 
     def join(self, lane: Lane, short: bool = False) -> Share[Job[Any]]:
         """A new request's part of the queue; ``short``: it has little audio."""
@@ -113,6 +114,7 @@ class Runner:
         if share is self._last_short:
             self._last_short = None
         self._reserve.leave(share)
+        self._long.discard(share)
         self._queue.leave(share)
         if self._waking is not None:
             self._soon()
@@ -127,6 +129,8 @@ class Runner:
             self._expect_more(share, job.queued_at)
             self._reserve.push(share)
             job.done.add_done_callback(lambda _: self._reserve.done(share, _now()))
+        else:
+            self._long.add(share)
         # Detection is paid for with the window's decoding, which finds it encoded already.
         charged = 0.0 if job.params is None else job.seconds
         self._queue.push(share, job, charged, job.batch_key, job.order)
@@ -165,7 +169,7 @@ class Runner:
     def _pump(self) -> None:
         self._pumping = False
         while self.running < self._replicas and not self._idles():
-            long = self._queue.next_is_long()
+            long = bool(self._long) and self._queue.next_is_long()
             batch = self._queue.take(min(self._most(), self._even_part()), self._most_long())
             if not batch:
                 return
@@ -176,13 +180,15 @@ class Runner:
 
     def _idles(self) -> bool:
         """Whether the last free replica waits for a short request's next window."""
-        lane = self._queue.next_lane()
         if self._waking is not None:
             self._waking.cancel()
             self._waking = None
-        if lane is None or self._idle() > 1 or not self._queue.next_is_long():
+        if not self._long or self._idle() > 1 or self._queue.shortest_first:
             return False
-        if self._queue.shortest_first or not (idle := self._reserve.idle(_now(), lane)):
+        lane = self._queue.next_lane()
+        if lane is None or not self._queue.next_is_long():
+            return False
+        if not (idle := self._reserve.idle(_now(), lane)):
             return False
         self._waking = asyncio.get_running_loop().call_later(idle, self._soon)
         return True
