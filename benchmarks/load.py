@@ -334,7 +334,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--long-files", type=int, default=8)
     parser.add_argument("--long-seconds", type=float, default=3600)
-    parser.add_argument("--clips", type=int, default=20)
+    parser.add_argument("--clips", type=int, default=40)
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--svg", type=Path, default=None)
     parser.add_argument("flags", nargs="*", help="more flags for the server, after --")
