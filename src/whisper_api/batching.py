@@ -131,6 +131,7 @@ class Runner:
             job.done.add_done_callback(lambda _: self._reserve.done(share, _now()))
         else:
             self._long.add(share)
+            self._reserve.leave(share)  # its length may not have been known when it joined
         # Detection is paid for with the window's decoding, which finds it encoded already.
         charged = 0.0 if job.params is None else job.seconds
         self._queue.push(share, job, charged, job.batch_key, job.order)

@@ -73,8 +73,12 @@ class Reserve:
 
     def begin(self, now: float, long: bool) -> None:
         """A batch begins; ``long``: the first of its windows is that of a long request."""
-        if self._since is not None:
-            self._spent += now - self._since
+        self.stop(now)
         if long:
             self._spent = 0.0
+
+    def stop(self, now: float) -> None:
+        """No replica is left idle any more, as nothing waits that it was kept from."""
+        if self._since is not None:
+            self._spent += now - self._since
         self._since = None

@@ -77,3 +77,13 @@ def test_endless_short_requests_let_it_idle_so_long_and_no_longer() -> None:
     assert reserve.idle(now, LONG) == 0
     reserve.begin(now, long=True)
     assert reserve.idle(now + 0.2, LONG) == pytest.approx(min(MOST, COMING_SECONDS - 0.2))
+
+
+def test_idling_for_nobody_ends_when_nothing_long_waits_any_more() -> None:
+    reserve = Reserve(MOST)
+    reserve.join(short(), 0.0)
+    assert reserve.idle(0.0, LONG) > 0
+    reserve.stop(0.02)  # the long request was cancelled
+    reserve.join(short(), 60.0)
+    reserve.begin(60.0, long=False)
+    assert reserve.idle(60.0, LONG) == pytest.approx(MOST - 0.02)

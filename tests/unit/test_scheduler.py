@@ -292,6 +292,19 @@ async def test_where_another_replica_is_free_long_batches_begin(
     await scheduler.close()
 
 
+async def test_nobody_idles_for_a_request_that_turns_out_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("whisper_api.batching.IDLE_SECONDS", 10 * PATIENCE_S)
+    monkeypatch.setattr("whisper_api.reserve.COMING_SECONDS", 10 * PATIENCE_S)
+    scheduler, engine = Scheduler(Settings(max_batch_seconds=600)), FakeEngine()
+    async with scheduler.admit(seconds=0) as long:
+        long.bind(engine)
+        long.resize(3600)
+        await asyncio.wait_for(decode(long, 0), PATIENCE_S)
+    await scheduler.close()
+
+
 async def test_a_clip_that_asks_for_nothing_keeps_no_long_batch_for_ever() -> None:
     scheduler, engine = Scheduler(Settings(batch_size=1)), FakeEngine()
     async with scheduler.admit(seconds=3) as clip, scheduler.admit(seconds=3600) as long:

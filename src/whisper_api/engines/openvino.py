@@ -181,7 +181,8 @@ def load_hybrid(
         memory = Memory.of(settings.data_dir, files, place, (*makers, window, own_competes))
         name, encoder, reason = choose_encoder(own.encoder, makers, window, memory, own_competes)
         plan = decoder_plan(files, place, settings.compute_type, 0 if shortens else AUDIO_POSITIONS)
-        memory = Memory.of(settings.data_dir, files, place, ("decoder", plan.title, PROBED))
+        trial = ("decoder", plan.title, PROBED, plan.positions, "streams together")
+        memory = Memory.of(settings.data_dir, files, place, trial)
         writer, why = _writer(own.writer, files, settings, plan, weights, memory)
         engine = "ctranslate2" if name == OWN and writer is own.writer else "openvino"
         # One batch for each stream: two in one would only wait for each other.
