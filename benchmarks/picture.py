@@ -24,7 +24,7 @@ def bars(title: str, groups: Sequence[tuple[str, Mapping[str, float]]]) -> str:
                 f'<text x="{_LEFT - 8}" y="{y}" text-anchor="end">{escape(name)}</text>',
                 f'<rect x="{_LEFT}" y="{y - 13}" width="{long:.1f}" height="{_BAR}" '
                 f'fill="{colour}"/>',
-                f'<text x="{_LEFT + long + 6:.1f}" y="{y}">{value:.3g}</text>',
+                f'<text x="{_LEFT + long + 6:.1f}" y="{y}">{_number(value)}</text>',
             ]
         y += 2 * _ROW
     head = [
@@ -34,3 +34,8 @@ def bars(title: str, groups: Sequence[tuple[str, Mapping[str, float]]]) -> str:
         f'<text x="12" y="26" font-size="15">{escape(title)}</text>',
     ]
     return "\n".join([*head, *parts, "</svg>\n"])
+
+
+def _number(value: float) -> str:
+    """Three digits, and no powers of ten."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
