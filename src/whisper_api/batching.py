@@ -184,10 +184,11 @@ class Runner:
         if self._waking is not None:
             self._waking.cancel()
             self._waking = None
-        if not self._long or self._idle() > 1 or self._queue.shortest_first:
-            return False
-        lane = self._queue.next_lane()
+        lane = self._queue.next_lane() if self._long else None
         if lane is None or not self._queue.next_is_long():
+            self._reserve.stop(_now())
+            return False
+        if self._idle() > 1 or self._queue.shortest_first:
             return False
         if not (idle := self._reserve.idle(_now(), lane)):
             return False

@@ -277,11 +277,16 @@ async def test_no_long_batch_begins_before_a_clip_or_between_its_steps(
     await scheduler.close()
 
 
+def idle_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replicas idle for longer than any test is waited for."""
+    monkeypatch.setattr("whisper_api.batching.IDLE_SECONDS", 10 * PATIENCE_S)
+    monkeypatch.setattr("whisper_api.reserve.COMING_SECONDS", 10 * PATIENCE_S)
+
+
 async def test_where_another_replica_is_free_long_batches_begin(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("whisper_api.batching.IDLE_SECONDS", 10 * PATIENCE_S)
-    monkeypatch.setattr("whisper_api.reserve.COMING_SECONDS", 10 * PATIENCE_S)
+    idle_for_ever(monkeypatch)
     scheduler = Scheduler(Settings(batch_size=1, max_batch_seconds=600))
     engine = FakeEngine(FakeOptions(replicas=2))
     async with scheduler.admit(seconds=3600) as long, scheduler.admit(seconds=3) as clip:
@@ -295,14 +300,31 @@ async def test_where_another_replica_is_free_long_batches_begin(
 async def test_nobody_idles_for_a_request_that_turns_out_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("whisper_api.batching.IDLE_SECONDS", 10 * PATIENCE_S)
-    monkeypatch.setattr("whisper_api.reserve.COMING_SECONDS", 10 * PATIENCE_S)
+    idle_for_ever(monkeypatch)
     scheduler, engine = Scheduler(Settings(max_batch_seconds=600)), FakeEngine()
     async with scheduler.admit(seconds=0) as long:
         long.bind(engine)
         long.resize(3600)
-        await asyncio.wait_for(decode(long, 0), PATIENCE_S)
+        assert (await asyncio.wait_for(decode(long, 0), PATIENCE_S)).text
     await scheduler.close()
+
+
+async def test_idling_ends_with_the_long_request_that_was_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    idle_for_ever(monkeypatch)
+    scheduler, engine = Scheduler(Settings(batch_size=1, max_batch_seconds=600)), FakeEngine()
+    async with scheduler.admit(seconds=3) as clip:
+        clip.bind(engine)
+        reserve = scheduler._runner(engine)._reserve
+        async with scheduler.admit(seconds=3600) as long:
+            long.bind(engine)
+            kept = asyncio.create_task(decode(long, 0))
+            await until(lambda: reserve._since is not None)
+            kept.cancel()
+        await until(lambda: reserve._since is None)
+    await scheduler.close()
+    assert kept.cancelled()
 
 
 async def test_a_clip_that_asks_for_nothing_keeps_no_long_batch_for_ever() -> None:
