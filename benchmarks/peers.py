@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
+import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from machine import cpu_seconds
+from whisper_api.cli.allocator import environment
 
 FASTER_WHISPER = "faster-whisper"
 BATCHED = "faster-whisper batched"
@@ -39,6 +42,7 @@ class Work:
     tokens: int  #: forced for each window; 0: the model ends by itself
     batch: int
     compute_type: str
+    allocator: str  #: as the server's setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,8 @@ class Peer:
         self._process = context.Process(
             target=_serve, args=(theirs, self.name, asdict(self.work)), daemon=True
         )
-        self._process.start()
+        with _allocator(self.work.allocator):
+            self._process.start()
         theirs.close()
         self.pid = self._process.pid
         self._answer(_START_SECONDS)
@@ -127,6 +132,20 @@ def missing(name: str, work: Work) -> str:
             "" if work.ggml else "it reads ggml files only: name one of the same weights (--ggml)"
         )
     return ""
+
+
+@contextmanager
+def _allocator(name: str) -> Iterator[None]:
+    """The environment with which a process has the allocator that the server's setting names."""
+    before = dict(os.environ)
+    if name != "system":
+        os.environ.update(environment(before, huge=name == "keep-huge"))
+    try:
+        yield
+    finally:
+        for key in os.environ.keys() - before.keys():
+            del os.environ[key]
+        os.environ.update(before)
 
 
 def _serve(pipe: Connection, name: str, work: dict[str, Any]) -> None:

@@ -88,8 +88,9 @@ def main() -> None:
             language=args.language,
             beam=args.beam,
             tokens=args.tokens or 0,
-            batch=settings.batch_size or DEFAULT_BATCH,
+            batch=args.batch or DEFAULT_BATCH,
             compute_type=server.state["compute_type"],
+            allocator=args.allocator,
         )
         peers = list(stack.enter_context(started(args.peers, work)))
         contestants: dict[str, Contestant] = {SERVER: server.transcribe(args.language)}
@@ -107,7 +108,9 @@ def main() -> None:
 
 def flags(args: argparse.Namespace) -> list[str]:
     """Settings of the server for what is asked."""
-    found = ["--beam-size", str(args.beam), *args.flags]
+    found = ["--beam-size", str(args.beam), "--allocator", args.allocator, *args.flags]
+    if args.batch:
+        found += ["--batch-size", str(args.batch)]
     return [*found, "--max-new-tokens", str(args.tokens)] if args.tokens else found
 
 
@@ -122,6 +125,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--clients", type=int, default=4, help="long files at the same time")
     parser.add_argument("--tokens", type=int, help="tokens of each window (random models)")
     parser.add_argument("--beam", type=int, default=5, help="width of the search, on every side")
+    parser.add_argument(
+        "--batch",
+        type=int,
+        help=f"windows in one, on every side; of peers {DEFAULT_BATCH} if not said",
+    )
+    parser.add_argument(
+        "--allocator",
+        choices=["system", "keep", "keep-huge"],
+        default="system",
+        help="as the setting, on every side",
+    )
     parser.add_argument("--burst", type=int, default=16, help="clips of 5 s at the same time")
     parser.add_argument("--clips", type=int, default=3, help="clips of 3 s in each round")
     parser.add_argument(

@@ -243,7 +243,7 @@ class Writing:
 
     def __init__(self, name: str, *seconds: float, score: float = -2.0) -> None:
         self.name = name
-        self.probes = 0
+        self.probes = self.windows = 0
         self._seconds, self._score = itertools.cycle(seconds), score
 
     def most(self, params: DecodeParams) -> int:
@@ -256,7 +256,11 @@ class Writing:
 
     def probe(self, encodings: Sequence[Encoding], steps: int) -> None:
         self.probes += 1
+        self.windows = len(encodings)
         CLOCK.now += next(self._seconds) * len(encodings)
+
+    def shrink(self) -> None:
+        self.windows = 0
 
 
 class Together(Writing):
@@ -297,13 +301,24 @@ def test_streams_are_tried_at_the_same_time_and_share_the_windows(memory: Memory
     assert choose_writer(crowded, "rival", lambda: rival, NOISE, 7, other)[0] is rival
 
 
+def test_decoders_give_up_their_memory_before_the_other_ones_turn(memory: Memory) -> None:
+    class Polite(Writing):
+        def probe(self, encodings: Sequence[Encoding], steps: int) -> None:
+            super().probe(encodings, steps)
+            assert sum(writer.windows for writer in (own, rival)) == 8
+
+    own, rival = Polite(OWN, 0.02), Polite("rival", 0.002)
+    assert choose_writer(own, "rival", lambda: rival, NOISE, 7, memory)[0] is rival
+    assert (own.windows, rival.windows) == (0, 0)
+
+
 def test_one_bad_moment_does_not_decide_between_decoders(memory: Memory) -> None:
-    own, rival = Writing(OWN, 0.02), Writing("rival", 0.01, 0.01, 0.9, 0.01, 0.01, 0.01, 0.01)
+    own, rival = Writing(OWN, 0.02), Writing("rival", 0.01, 0.01, 0.9, *[0.01] * 6)
     assert choose_writer(own, "rival", lambda: rival, NOISE, 7, memory)[0] is rival
 
 
 def test_slow_decoders_are_tried_once(memory: Memory) -> None:
-    for seconds, probes in ((0.01, 7), (5, 3)):
+    for seconds, probes in ((0.01, 9), (5, 3)):
         own, rival = Writing(OWN, seconds), Writing("rival", 0.001)
         fresh = Memory(memory.path, f"a machine that takes {seconds} s")
         assert (

@@ -28,6 +28,7 @@ from whisper_api.engines.base import DecodeParams
 from whisper_api.engines.encoder import Encoder
 from whisper_api.engines.encodings import Encoding
 from whisper_api.engines.placement import Placement, cores
+from whisper_api.engines.trim import trim
 from whisper_api.engines.writer import Writer
 from whisper_api.types import SAMPLE_RATE, Audio
 
@@ -161,17 +162,20 @@ def _race(writers: Mapping[str, Writer], noise: Encoding) -> dict[str, float]:
 
     From the first tokens, which take the windows' cross-attention keys with them, and what some
     more take: whole texts of large models would keep a server from starting for minutes. They run
-    in turns, and the best counts, since others may use the machine meanwhile.
+    in turns, and the best counts, since others may use the machine meanwhile. The windows' memory
+    of both at once would be more than serving ever takes, so each has its own anew in its turn.
     """
-    for writer in writers.values():
-        _seconds(writer, noise, 1)  # warms up
     best = {name: [float("inf")] * len(_STEPS) for name in writers}
-    began = perf_counter()
+    spent = 0.0
     for _ in range(_ROUNDS):
         for name, writer in writers.items():
+            _seconds(writer, noise, 1)  # warms up
             for place, steps in enumerate(_STEPS):
-                best[name][place] = min(best[name][place], _seconds(writer, noise, steps))
-        if perf_counter() - began > _LONG:
+                took = _seconds(writer, noise, steps)
+                best[name][place], spent = min(best[name][place], took), spent + took
+            writer.shrink()
+            trim()
+        if spent > _LONG:
             break
     each = {
         name: max(0.0, more - few) / (_STEPS[1] - _STEPS[0]) for name, (few, more) in best.items()

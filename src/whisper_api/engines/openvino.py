@@ -171,19 +171,22 @@ def load_hybrid(
         raise SettingsError("device: the openvino engine runs on cpu only.")
 
     def choose(own: Parts, shortens: bool) -> Chosen:
+        trim()  # of what CTranslate2's loading left
         weights = ConvertedWeights(files.path / "model.bin")
 
         def make(precision: Precision) -> OpenVinoEncoder:
             return OpenVinoEncoder(weights, precision, place, shortens)
 
-        makers = {f"openvino {form.name}": partial(make, form) for form in formats}
-        window = read_thresholds(files.decoding).window_seconds if shortens else WINDOW_SECONDS
-        memory = Memory.of(settings.data_dir, files, place, (*makers, window, own_competes))
-        name, encoder, reason = choose_encoder(own.encoder, makers, window, memory, own_competes)
+        # Decoders first: their trial takes the most memory, and no encoder is there yet.
         plan = decoder_plan(files, place, settings.compute_type, 0 if shortens else AUDIO_POSITIONS)
         trial = ("decoder", plan.title, PROBED, plan.positions, "streams together")
         memory = Memory.of(settings.data_dir, files, place, trial)
         writer, why = _writer(own.writer, files, settings, plan, weights, memory)
+        trim()
+        makers = {f"openvino {form.name}": partial(make, form) for form in formats}
+        window = read_thresholds(files.decoding).window_seconds if shortens else WINDOW_SECONDS
+        memory = Memory.of(settings.data_dir, files, place, (*makers, window, own_competes))
+        name, encoder, reason = choose_encoder(own.encoder, makers, window, memory, own_competes)
         engine = "ctranslate2" if name == OWN and writer is own.writer else "openvino"
         # One batch for each stream: two in one would only wait for each other.
         replicas = 0 if writer is own.writer or settings.replicas else writer.streams

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
+from math import prod
 from queue import SimpleQueue
 from typing import Any
 
@@ -135,6 +137,12 @@ class OpenVinoDecoder:
             for _ in range(steps):
                 desk.step([self._rules.eot] * len(encodings))
 
+    def shrink(self) -> None:
+        """See ``Writer``."""
+        for _ in range(self._idle.qsize()):
+            with self._desk() as desk:
+                desk.forget()
+
     def _search(self, windows: int, params: DecodeParams) -> Search:
         if params.temperature > 0:
             return Rowwise(windows, BEST_OF, self._rules, params.temperature, params.seed)
@@ -171,20 +179,28 @@ class _Desk:
     """
 
     def __init__(self, cross: Any, step: Any, shape: DecoderShape, numbers: Numbers) -> None:
-        self._cross, self._step = cross.create_infer_request(), step.create_infer_request()
+        self._models = cross, step
         self._shape, self._numbers = shape, numbers
         self._arena: dict[str, Array] = {}
         self.windows: list[int] = []  #: those still worked on, by their place in the batch
+        self._position = self._room = 0
+        self._width = 1
+        self.forget()
+
+    def forget(self) -> None:
+        """Give up all memory; requests hold on to what they were shown, so they begin anew."""
+        self._arena.clear()
         self._heard: list[Array] = []
         self._own: list[Array] = []
         self._bound: _Bound | None = None
-        self._position = self._room = 0
-        self._width = 1
+        self._cross, self._step = (model.create_infer_request() for model in self._models)
 
     def hear(self, encodings: Sequence[Encoding]) -> None:
         """Compute the windows' cross-attention keys and values."""
         count, positions = len(encodings), encodings[0].shape[1]
         self.windows = list(range(count))
+        if not self._fits("heard", count, positions):
+            self.forget()  # first: these are the largest by far
         self._heard = self._pair("heard", count, positions)
         for window, encoding in enumerate(encodings):
             for layer in range(self._shape.layers):
@@ -198,7 +214,7 @@ class _Desk:
         rows, length = len(prompts), len(prompts[0])
         self._position, self._width = 0, 1
         self._room = next(room for room in _ROOMS if room >= min(length + 1, CONTEXT))
-        self._own = [np.zeros_like(array) for array in self._pair("own", rows, self._room)]
+        self._own = [self._numbers.zeros(*shape) for shape in self._shapes(rows, self._room)]
         self._bind()
         return self._run(np.array(prompts, np.int32), chosen)
 
@@ -231,7 +247,7 @@ class _Desk:
             return
         places = [self.windows.index(window) for window in windows]
         rows = [place * self._width + i for place in places for i in range(self._width)]
-        self._heard = [array.take(places, axis=1) for array in self._heard]
+        self._heard = [_to_front(array, places) for array in self._heard]
         self._own = [array.take(rows, axis=1) for array in self._own]
         self.windows = list(windows)
         self._bind()
@@ -241,14 +257,22 @@ class _Desk:
     def _pair(self, name: str, rows: int, positions: int) -> list[Array]:
         """Memory for keys and for values, of earlier calls where it is large enough: fresh pages
         cost more than use. Large blocks get huge pages from numpy."""
-        layers, heads, size = self._shape.layers, self._shape.heads, self._shape.size
-        keys = (layers, rows, heads, size, positions)
-        values = (layers, rows, heads, positions, size)
-        wanted = int(np.prod(keys))
-        kept = self._arena.get(name)
-        if kept is None or kept.size < 2 * wanted:
-            kept = self._arena[name] = self._numbers.zeros(2 * wanted)
+        keys, values = self._shapes(rows, positions)
+        wanted = prod(keys)
+        if not self._fits(name, rows, positions):
+            self._arena[name] = self._numbers.zeros(2 * wanted)
+        kept = self._arena[name]
         return [kept[:wanted].reshape(keys), kept[wanted : 2 * wanted].reshape(values)]
+
+    def _fits(self, name: str, rows: int, positions: int) -> bool:
+        """Whether there is memory for so many already."""
+        kept = self._arena.get(name)
+        return kept is not None and kept.size >= 2 * prod(self._shapes(rows, positions)[0])
+
+    def _shapes(self, rows: int, positions: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of keys and of values."""
+        layers, heads, size = self._shape.layers, self._shape.heads, self._shape.size
+        return (layers, rows, heads, size, positions), (layers, rows, heads, positions, size)
 
     def _grow(self) -> None:
         more = next(room for room in _ROOMS if room > self._room) - self._room
@@ -331,6 +355,16 @@ class _Bound:
     def values(self) -> Array:
         """The new ones of all layers."""
         return self.new[1]
+
+
+def _to_front(array: Array, rows: Sequence[int]) -> Array:
+    """These rows of the second axis, which rise, in the memory where the array begins: a copy of
+    most windows' keys would be what memory is short for."""
+    layers, before, *rest = array.shape
+    flat = array.reshape(layers * before, *rest)
+    for place, (layer, row) in enumerate(product(range(layers), rows)):
+        flat[place] = flat[layer * before + row]
+    return flat[: layers * len(rows)].reshape(layers, len(rows), *rest)
 
 
 def _softmax(row: Array) -> Array:

@@ -54,6 +54,10 @@ class Writer(Protocol):
         """So many tokens for each window, whatever they say: for measuring."""
         ...
 
+    def shrink(self) -> None:
+        """Give up the memory that calls leave for later ones."""
+        ...
+
 
 class OwnWriter:
     """The decoder of a model that CTranslate2 loaded."""
@@ -103,6 +107,9 @@ class OwnWriter:
             max_length=2 * steps,
             suppress_tokens=[self._tokenizer.eot],
         )
+
+    def shrink(self) -> None:
+        """See ``Writer``; CTranslate2 leaves none."""
 
     def _generate(
         self, memory: Any, prompts: Sequence[list[int]], params: DecodeParams
