@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -16,16 +17,26 @@ from tests.unit.test_engine_openvino import sound, spoken
 
 from whisper_api.config import Settings
 from whisper_api.convert import convert_folder
+from whisper_api.converted_weights import ConvertedWeights
 from whisper_api.engines.base import Decoded, DecodeParams, WindowItem, batch_size_of
 from whisper_api.engines.ctranslate2 import CTranslate2Engine
+from whisper_api.engines.placement import Placement
 from whisper_api.engines.search import best_of
 from whisper_api.errors import EngineError
 from whisper_api.model_folder import describe
+from whisper_api.tokens import WhisperTokenizer
 from whisper_api.types import SAMPLE_RATE, Audio
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
 
-from whisper_api.engines.openvino import OpenVinoEngine, has_bfloat16
+from whisper_api.engines.openvino import (
+    AUDIO_POSITIONS,
+    OpenVinoEngine,
+    decoder_plan,
+    has_bfloat16,
+)
+from whisper_api.engines.openvino_decoder import OpenVinoDecoder
+from whisper_api.engines.openvino_decoder_graph import DecoderShape
 
 BUNDLED = Path(str(files("whisper_api"))) / "assets" / "bundled"
 Engines = tuple[CTranslate2Engine, CTranslate2Engine]
@@ -164,6 +175,24 @@ def test_sixteen_bits_write_the_same_text(engines: Engines, tmp_path: Path) -> N
         assert [one.text for one in ours] == [one.text for one in own]
         for one, other in zip(ours, own, strict=True):
             assert one.avg_logprob == pytest.approx(other.avg_logprob, abs=0.05)
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="the processor has no bfloat16")
+def test_activations_are_quantized() -> None:
+    """OpenVINO ignores the option without a word where activations are not in float32."""
+    weights = ConvertedWeights(BUNDLED / "model.bin")
+    place = Placement("cpu", 0, "auto", replicas=1, threads=2, reason="")
+    plan = decoder_plan(describe(BUNDLED, "some"), place, "auto", AUDIO_POSITIONS)
+    tokenizer = WhisperTokenizer.from_file(BUNDLED / "tokenizer.json", 51_865)
+    shape = (1, AUDIO_POSITIONS, DecoderShape.of(weights).width)
+    noise = np.random.default_rng(0).standard_normal(shape, np.float32)
+    scores = []
+    for group in (plan.group, 0):
+        decoder = OpenVinoDecoder(replace(plan, group=group), weights, tokenizer, 1)
+        params = DecodeParams("en", beam_size=1, max_new_tokens=1)
+        scores.append(decoder.write([noise], [[tokenizer.sot]], params)[0].found.score)
+    assert scores[0] != scores[1]
+    assert scores[0] == pytest.approx(scores[1], abs=0.1)
 
 
 def test_the_likeliest_tokens_are_found_wherever_they_stand() -> None:

@@ -179,7 +179,7 @@ def load_hybrid(
 
         # Decoders first: their trial takes the most memory, and no encoder is there yet.
         plan = decoder_plan(files, place, settings.compute_type, 0 if shortens else AUDIO_POSITIONS)
-        trial = ("decoder", plan.title, PROBED, plan.positions, "streams together")
+        trial = ("decoder", plan.title, PROBED, plan.positions, plan.group, "streams together")
         memory = Memory.of(settings.data_dir, files, place, trial)
         writer, why = _writer(own.writer, files, settings, plan, weights, memory)
         trim()
@@ -235,7 +235,6 @@ def decoder_plan(
     fast = has_bfloat16() and compute_type != "float32"
     options = {
         "INFERENCE_PRECISION_HINT": "bf16" if fast else "f32",
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         **threads_of(place),
     }
     return DecoderPlan(
@@ -243,6 +242,7 @@ def decoder_plan(
         matrices="int8" if fast else "float32",
         positions=positions,
         numbers=BFLOAT16 if fast else FLOAT32,
+        group=_GROUP if fast else 0,
         options=options,
         suppressed=tuple(said.get("suppress_ids") or ()),
         suppressed_first=tuple(said.get("suppress_ids_begin") or ()),

@@ -30,9 +30,15 @@ from whisper_api.tokens import CONTEXT, WhisperTokenizer
 
 _ROOMS = (64, 128, 256, CONTEXT)
 """Lengths of text that rows have room for; each is a shape that OpenVINO compiles for."""
-_UNFUSED = {"SNIPPETS_MODE": "DISABLE"}
-"""Attention as separate products: for one query at a time OpenVINO's fused code packs all keys and
-values anew in each step, which takes longer than to use them."""
+_STEP = {
+    # Attention as separate products: for one query at a time OpenVINO's fused code packs all keys
+    # and values anew in each step, which takes longer than to use them.
+    "SNIPPETS_MODE": "DISABLE",
+    # With bf16 here OpenVINO would quantize no activations. Attention is in 16 bits all the same,
+    # since the graph says so.
+    "INFERENCE_PRECISION_HINT": "f32",
+}
+"""Options of a step beside those of the plan."""
 _HIDDEN = np.float32(-1e9)
 """Added to the scores of what must not be seen."""
 _HEADING = 5
@@ -68,6 +74,7 @@ class DecoderPlan:
     matrices: Matrices  #: of a step
     positions: int  #: that every window is encoded to; 0: any number
     numbers: Numbers  #: of keys and values
+    group: int  #: activations of a step that share a scale when they are quantized; 0: they are not
     options: dict[str, Any]  #: of ``compile_model``
     suppressed: tuple[int, ...]  #: ids that the checkpoint never writes
     suppressed_first: tuple[int, ...]  #: and those it does not begin with
@@ -102,7 +109,8 @@ class OpenVinoDecoder:
         step = build_step(weights, plan.matrices, numbers.kind)
         core = ov.Core()
         compiled = core.compile_model(cross, "CPU", plan.options)
-        stepper = core.compile_model(step, "CPU", plan.options | _UNFUSED)
+        groups = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": plan.group}
+        stepper = core.compile_model(step, "CPU", plan.options | groups | _STEP)
         self._idle: SimpleQueue[_Desk] = SimpleQueue()
         for _ in range(desks):
             self._idle.put(_Desk(compiled, stepper, shape, numbers))

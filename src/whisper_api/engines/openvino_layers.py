@@ -16,6 +16,8 @@ from whisper_api.converted_weights import ALL, ConvertedWeights
 
 Matrices = Literal["int8", "float16", "float32"]
 """What the weights of the linear layers are kept as."""
+Factor = float | NDArray[np.float32]
+"""A number, or one for each row of a matrix."""
 
 _EPSILON = 1e-5
 _PART = 768
@@ -32,10 +34,10 @@ class Layers:
         self.heads = heads
         self._matrices = matrices
 
-    def linear(self, x: Any, name: str, rows: slice = ALL, factor: float = 1.0) -> Any:
+    def linear(self, x: Any, name: str, rows: slice = ALL, factor: Factor = 1.0) -> Any:
         """``x`` times the layer's matrix, and its bias; or those rows of it, times ``factor``."""
         y = op.matmul(x, self.matrix(f"{name}/weight", rows, factor=factor), False, True)
-        bias = self.weights.float32(f"{name}/bias", rows) * np.float32(factor)
+        bias = self.weights.float32(f"{name}/bias", rows) * np.asarray(factor, np.float32)
         return op.add(y, op.constant(bias))
 
     def norm(self, x: Any, name: str) -> Any:
@@ -69,13 +71,14 @@ class Layers:
         return op.transpose(split, integers(0, 2, 1, 3))
 
     def matrix(
-        self, name: str, rows: slice = ALL, columns: slice = ALL, factor: float = 1.0
+        self, name: str, rows: slice = ALL, columns: slice = ALL, factor: Factor = 1.0
     ) -> Any:
         """A matrix, or a part of it, times ``factor`` in the wanted format."""
+        factors = np.asarray(factor, np.float32).reshape(-1, 1)
         if self._matrices != "int8":
-            return self._floats(self.weights.float32(name, rows, columns) * np.float32(factor))
+            return self._floats(self.weights.float32(name, rows, columns) * factors)
         values, scales = self.weights.int8(name, rows, columns)
-        scales = scales * np.float32(factor)
+        scales = scales * factors
         return op.multiply(op.convert(op.constant(values), "f32"), op.constant(scales))
 
     def constant(self, name: str) -> Any:
