@@ -1,6 +1,7 @@
 """One engine's queue and threads: pack, run, measure, answer.
 
-A running batch cannot be stopped, so how long one may run is decided when it is packed: as large
+A running batch cannot be stopped. Engines that work in steps let short requests pass a batch of
+long ones (``passing``). Of others, how long a batch may run is decided when it is packed: as large
 as the engine takes while nobody hurries, and by measured time as long as short requests or higher
 lanes come.
 """
@@ -10,25 +11,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
 
 from whisper_api.config import Settings
-from whisper_api.engines.base import Decoded, DecodeParams, Engine, WindowItem, batch_size_of
+from whisper_api.engine_calls import Job, Outcome, compute
+from whisper_api.engines.base import Engine, batch_size_of
 from whisper_api.errors import EngineError, EngineOutOfMemory
 from whisper_api.fairness import LANES, FairQueue, Share
 from whisper_api.fitting import Fitting
+from whisper_api.passing import PASSING_WINDOWS, Abandoned, Host, Passing
 from whisper_api.reserve import Reserve
 from whisper_api.tracing import OFF, Tracing, Values
-from whisper_api.types import Audio, Lane
+from whisper_api.types import Lane
 
 log = logging.getLogger(__name__)
 
-R = TypeVar("R")
-Languages = dict[str, float]
-Outcome = Decoded | Languages | Exception
 OnBatch = Callable[[int, float, float, float], None]
 """Called after each batch with its size, audio seconds, wall seconds and its longest wait."""
 
@@ -47,25 +47,6 @@ CLOSE_SECONDS = 3.0
 """How long closing waits for a batch that runs."""
 
 
-@dataclass(eq=False, slots=True)
-class Job(Generic[R]):
-    """One window to detect or decode; ``params`` is None for detection."""
-
-    key: str
-    load: Callable[[], Audio]
-    seconds: float
-    params: DecodeParams | None
-    done: asyncio.Future[R]
-    order: int = 0  #: index of the window in its request
-    queued_at: float = 0.0  #: on the runner's clock
-    trace: Any = None  #: of its request, see ``tracing``
-
-    @property
-    def batch_key(self) -> Hashable:
-        """Equal for jobs that one engine call may hold."""
-        return None if self.params is None else self.params.batch_key
-
-
 class Runner:
     """One engine's queue and threads. Lives on one event loop."""
 
@@ -79,7 +60,8 @@ class Runner:
     ) -> None:
         """``on_batch`` is told about each batch."""
         self.engine = engine
-        self.running = 0  #: batches
+        self.running = 0  #: batches that have a replica for themselves
+        self.guests = 0  #: those that pass one
         self.rtf: float | None = None  #: engine seconds for a second of audio
         self._settings = settings
         self._clock = clock
@@ -91,6 +73,7 @@ class Runner:
         self._replicas = max(1, engine.info.replicas)
         self._threads = ThreadPoolExecutor(self._replicas, thread_name_prefix="engine")
         self._item_seconds: float | None = None
+        self._long_seconds: float | None = None  # the same, of batches of long requests
         self._fitting = Fitting(batch_size_of(engine.info, settings))
         self._begun: dict[int, tuple[float, int]] = {}  # running batches: since when, windows
         self._short_at = self._short_until = float("-inf")
@@ -101,6 +84,11 @@ class Runner:
         self._reserve = Reserve(min(IDLE_SECONDS, IDLE_PART * settings.max_batch_seconds))
         self._waking: asyncio.TimerHandle | None = None
         self._long: set[Share[Job[Any]]] = set()
+        self._passing = Passing(self._fetch, self._run_guest)
+        self._hosts = 0
+        self._again: list[list[Job[Any]]] = []  # did not fit beside the batch they passed
+        self._alone_until = float("-inf")
+        self._closed = False
 
     def join(self, lane: Lane, short: bool = False) -> Share[Job[Any]]:
         """A new request's part of the queue; ``short``: it has little audio."""
@@ -153,6 +141,8 @@ class Runner:
 
     async def close(self) -> None:
         """Run nothing more; a batch that runs is waited for a moment, then left to itself."""
+        self._closed = True
+        self._passing.waits = False
         if self._tasks:
             await asyncio.wait(tuple(self._tasks), timeout=CLOSE_SECONDS)
         for task in tuple(self._tasks):
@@ -169,15 +159,63 @@ class Runner:
 
     def _pump(self) -> None:
         self._pumping = False
-        while self.running < self._replicas and not self._idles():
-            long = bool(self._long) and self._queue.next_is_long()
-            batch = self._queue.take(min(self._most(), self._even_part()), self._most_long())
+        while self.running < self._replicas and (self._again or not self._idles()):
+            long = not self._again and bool(self._long) and self._queue.next_is_long()
+            batch = self._again.pop() if self._again else self._next()
             if not batch:
-                return
+                break
             self.running += 1
             self._reserve.begin(_now(), long)
             self._begun[id(batch)] = (self._clock(), len(batch))
-            self._spawn(self._run(batch))
+            self._spawn(self._run(batch, long))
+        self._passing.waits = self._may_pass()
+
+    def _next(self) -> list[Job[Any]]:
+        return self._queue.take(min(self._most(), self._even_part()), self._most_long())
+
+    # --- short requests that pass a batch of long ones ------------------------------------------
+
+    def _may_pass(self) -> bool:
+        """Whether a short request is next and all replicas are busy with long ones."""
+        busy = self.guests < self._hosts and self.running >= self._replicas
+        if not busy or self._again or self._closed or self._clock() < self._alone_until:
+            return False
+        return self._queue.next_lane() is not None and not self._queue.next_is_long()
+
+    def _fetch(self, asked: Future[Sequence[Any] | None]) -> None:
+        """Answer a thread that lets others pass."""
+        if not asked.set_running_or_notify_cancel():
+            return
+        most = min(self._most(), PASSING_WINDOWS)
+        batch = self._queue.take(most, 0) if self._may_pass() else None
+        self.guests += bool(batch)
+        asked.set_result(batch or None)
+        self._passing.waits = self._may_pass()
+
+    def _run_guest(self, batch: Sequence[Job[Any]]) -> None:
+        """In the thread of the batch that it passes."""
+        started = self._clock()
+        outcomes: Sequence[Outcome]
+        try:
+            outcomes = compute(self.engine, batch, Host(batch, None))
+        except EngineError as error:
+            outcomes = [error] * len(batch)
+        with suppress(RuntimeError):  # the loop is closed
+            self._passing.loop.call_soon_threadsafe(self._guest_done, batch, outcomes, started)
+
+    def _guest_done(
+        self, batch: Sequence[Job[Any]], outcomes: Sequence[Outcome], started: float
+    ) -> None:
+        self.guests -= 1
+        if any(isinstance(outcome, EngineOutOfMemory) for outcome in outcomes):
+            self._alone_until = self._clock() + CALM_SECONDS
+            self._again.append(list(batch))
+        else:
+            self._measure(batch, self._clock() - started, started)
+            self._answer(batch, outcomes)
+        self._soon()
+
+    # --------------------------------------------------------------------------------------------
 
     def _idles(self) -> bool:
         """Whether the last free replica waits for a short request's next window."""
@@ -185,7 +223,7 @@ class Runner:
             self._waking.cancel()
             self._waking = None
         lane = self._queue.next_lane() if self._long else None
-        if lane is None or not self._queue.next_is_long():
+        if lane is None or self.engine.info.in_steps or not self._queue.next_is_long():
             self._reserve.stop(_now())
             return False
         if self._idle() > 1 or self._queue.shortest_first:
@@ -230,32 +268,42 @@ class Runner:
 
     def _most_long(self) -> int:
         """Windows in the next batch before one of a long request may be added."""
-        lane = self._queue.next_lane()
+        lane, in_steps = self._queue.next_lane(), self.engine.info.in_steps
+        if lane is not None and in_steps and self._long and not self._queue.next_is_long():
+            return 0  # nobody passes a batch that began with short ones
         if lane is None or not self._hurried(lane):
             return self._most()
-        if self._item_seconds is None:
+        if self._long_seconds is None:
             return 1
-        return max(1, int(self._settings.max_batch_seconds / max(self._item_seconds, 1e-6)))
+        return max(1, int(self._settings.max_batch_seconds / max(self._long_seconds, 1e-6)))
 
     def _hurried(self, lane: Lane) -> bool:
         """Whether somebody may soon wait for a batch of ``lane``'s long requests."""
         if self._queue.shortest_first:
             return True
         above = [self._lane_until[other] for other in LANES[: LANES.index(lane)]]
-        return self._clock() < max(self._short_until, *above, float("-inf"))
+        short = float("-inf") if self.engine.info.in_steps else self._short_until
+        return self._clock() < max(short, *above, float("-inf"))
 
-    async def _run(self, batch: list[Job[Any]]) -> None:
-        started = self._clock()
+    async def _run(self, batch: list[Job[Any]], long: bool) -> None:
+        started, host = self._clock(), Host(batch, self._passing if long else None)
+        self._hosts += long
         try:
-            outcomes = await self._attempt(batch)
+            outcomes = await self._attempt(batch, host)
         except Exception as error:
             outcomes = [error] * len(batch)
         except asyncio.CancelledError:
             outcomes = [EngineError("The engine was closed.")] * len(batch)
         finally:
             self.running -= 1
+            self._hosts -= long
             del self._begun[id(batch)]
-        self._measure(batch, self._clock() - started, started)
+        self._measure(batch, self._clock() - started - host.lent, started, long)
+        self._answer(batch, outcomes)
+        self._soon()
+
+    @staticmethod
+    def _answer(batch: Sequence[Job[Any]], outcomes: Sequence[Outcome]) -> None:
         for job, outcome in zip(batch, outcomes, strict=True):
             if job.done.done():
                 continue
@@ -263,15 +311,16 @@ class Runner:
                 job.done.set_exception(outcome)
             else:
                 job.done.set_result(outcome)
-        self._soon()
 
-    async def _attempt(self, batch: Sequence[Job[Any]]) -> list[Outcome]:
+    async def _attempt(self, batch: Sequence[Job[Any]], host: Host) -> list[Outcome]:
         """Run a batch, in smaller pieces where memory does not take it."""
         outcomes: list[Outcome] = []
         while rest := batch[len(outcomes) :]:
-            piece = rest[: self._fitting.most]
+            host.jobs = piece = rest[: self._fitting.most]
             try:
-                outcomes += await self._call(piece)
+                outcomes += await self._call(piece, host)
+            except Abandoned as error:
+                outcomes += [error] * len(piece)
             except EngineOutOfMemory as error:
                 self._fitting.failed(len(piece))
                 if len(piece) == 1:
@@ -290,15 +339,19 @@ class Runner:
                     self._fitting.held(len(piece))
         return outcomes
 
-    async def _call(self, piece: Sequence[Job[Any]]) -> list[Outcome]:
+    async def _call(self, piece: Sequence[Job[Any]], host: Host) -> list[Outcome]:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, _compute, self.engine, piece)
+        return await loop.run_in_executor(self._threads, compute, self.engine, piece, host)
 
-    def _measure(self, batch: Sequence[Job[Any]], wall: float, started: float) -> None:
+    def _measure(
+        self, batch: Sequence[Job[Any]], wall: float, started: float, long: bool = False
+    ) -> None:
         audio = sum(job.seconds for job in batch)
         if batch[0].params is not None and audio > 0:
             self.rtf = _smooth(self.rtf, wall / audio / self._replicas)
             self._item_seconds = _smooth(self._item_seconds, wall / len(batch))
+            if long:
+                self._long_seconds = _smooth(self._long_seconds, wall / len(batch))
         self._on_batch(len(batch), audio, wall, started - min(job.queued_at for job in batch))
         if self._tracing.on:
             info, kind = self.engine.info, "detect" if batch[0].params is None else "decode"
@@ -310,45 +363,6 @@ class Runner:
             }
             waits = [(job.trace, started - job.queued_at) for job in batch]
             self._tracing.batch(f"engine.{kind}", values, waits, wall)
-
-
-def _compute(engine: Engine, batch: Sequence[Job[Any]]) -> list[Outcome]:
-    """Load the audio of a batch and run the engine on it; in a worker thread.
-
-    A window whose audio cannot be read fails alone.
-    """
-    outcomes: list[Outcome] = [EngineError()] * len(batch)
-    loaded: list[tuple[int, Job[Any], Audio]] = []
-    for position, job in enumerate(batch):
-        if job.done.done():
-            continue
-        try:
-            loaded.append((position, job, job.load()))
-        except OSError as error:
-            outcomes[position] = EngineError(f"The audio could not be read: {error.strerror}")
-    if not loaded:
-        return outcomes
-    try:
-        results = _call(engine, loaded)
-    except EngineError:
-        raise
-    except Exception as error:
-        log.exception("engine raised an unexpected error")
-        raise EngineError("The recognition engine failed unexpectedly.") from error
-    for (position, _, _), result in zip(loaded, results, strict=True):
-        outcomes[position] = result
-    return outcomes
-
-
-def _call(
-    engine: Engine, loaded: Sequence[tuple[int, Job[Any], Audio]]
-) -> Sequence[Decoded | Languages]:
-    if loaded[0][1].params is None:
-        return engine.detect([(job.key, audio) for _, job, audio in loaded])
-    items = [
-        WindowItem(job.key, audio, job.params) for _, job, audio in loaded if job.params is not None
-    ]
-    return engine.decode(items)
 
 
 def _now() -> float:

@@ -116,7 +116,7 @@ class FairQueue(Generic[J]):
         claim = self._claim() if lane is Lane.TASK and self._waits(Lane.INTERACTIVE) else math.inf
         long = most if most_long is None else most_long
         tasks_wait = self._waits(Lane.TASK)
-        batch = self._fill(lane, max(1, most), max(1, long), claim)
+        batch = self._fill(lane, max(1, most), long, claim)
         seconds = sum(entry.seconds for entry in batch)
         if lane is Lane.TASK:
             self._earned = max(0.0, self._earned - seconds)

@@ -17,8 +17,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from whisper_api.batching import SHORT_SECONDS, Job, Languages, OnBatch, Runner
+from whisper_api.batching import SHORT_SECONDS, OnBatch, Runner
 from whisper_api.config import Settings
+from whisper_api.engine_calls import Job, Languages
 from whisper_api.engines.base import Decoded, DecodeParams, Engine
 from whisper_api.errors import Overloaded, ShuttingDown
 from whisper_api.fairness import LANES, Share
@@ -278,7 +279,7 @@ class Scheduler:
             requests=len(self._tickets),
             queued_seconds=self.queued_seconds,
             max_queued_seconds=self.settings.max_queued_seconds,
-            running_batches=sum(r.running for r in tuple(self._runners.values())),
+            running_batches=sum(r.running + r.guests for r in tuple(self._runners.values())),
             real_time_factor=self.real_time_factor,
             eta_seconds=self.eta(),
             by_lane=lanes,

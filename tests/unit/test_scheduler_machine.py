@@ -7,6 +7,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -17,10 +18,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from whisper_api.batching import SHORT_SECONDS
 from whisper_api.config import Settings
 from whisper_api.engines.base import Decoded, DecodeParams, WindowItem
 from whisper_api.engines.fake import FakeEngine, FakeOptions
+from whisper_api.engines.steps import step
 from whisper_api.errors import EngineError, EngineOutOfMemory, Overloaded, ShuttingDown
+from whisper_api.passing import Abandoned
 from whisper_api.scheduler import Scheduler, Ticket
 from whisper_api.types import Audio, Lane
 
@@ -32,8 +36,8 @@ TASK_SHARE = 0.25
 WAGE = TASK_SHARE / (1 - TASK_SHARE)
 """Seconds that tasks earn for each second of interactive audio that passes them."""
 
-Batch = tuple[Sequence[WindowItem], threading.Event, list[Exception]]
-"""Windows in the engine, what lets them go on, and how they shall fail."""
+Batch = tuple[Sequence[WindowItem], threading.Event, list[Exception], int]
+"""Windows in the engine, what lets them go on, how they shall fail, and the thread."""
 
 
 def silence() -> Audio:
@@ -57,10 +61,10 @@ class Request:
 
 
 class Engine(FakeEngine):
-    """Holds each batch until it is told how it ends."""
+    """Holds each batch until it is told how it ends; ``in_steps``: lets others pass meanwhile."""
 
-    def __init__(self, replicas: int) -> None:
-        super().__init__(FakeOptions(replicas=replicas))
+    def __init__(self, replicas: int, in_steps: bool) -> None:
+        super().__init__(FakeOptions(replicas=replicas, steps=int(in_steps)))
         self.running: list[Batch] = []
         self.keys: list[str] = []
         self._guard = threading.Lock()
@@ -68,19 +72,32 @@ class Engine(FakeEngine):
     def decode(self, items: Sequence[WindowItem]) -> list[Decoded]:
         go_on, error = threading.Event(), list[Exception]()
         with self._guard:
-            self.running.append((items, go_on, error))
-        assert go_on.wait(120)
+            batch = (items, go_on, error, threading.get_ident())
+            self.running.append(batch)
+        try:
+            self._wait(go_on)
+        except Abandoned:
+            with self._guard, suppress(ValueError):  # the test is over
+                self.running.remove(batch)
+            raise
         if error:
             raise error[0]
         self.keys += [item.key for item in items]
         return super().decode(items)
 
+    def _wait(self, go_on: threading.Event) -> None:
+        until = time.monotonic() + 120
+        while not go_on.wait(0.001):
+            assert time.monotonic() < until
+            if self.info.in_steps:
+                step()
+
 
 class SchedulerMachine(RuleBasedStateMachine):
     """Requests come, ask, leave; batches end well, badly, or out of memory; time goes on."""
 
-    @initialize(replicas=st.integers(1, 2))
-    def start(self, replicas: int) -> None:
+    @initialize(replicas=st.integers(1, 2), in_steps=st.booleans())
+    def start(self, replicas: int, in_steps: bool) -> None:
         self.loop = asyncio.new_event_loop()
         self.now = 0.0
         chosen = Settings(
@@ -91,10 +108,12 @@ class SchedulerMachine(RuleBasedStateMachine):
             task_share=TASK_SHARE,
         )
         # Replicas that idle for short requests do so by real time: ``test_reserve``.
-        self.patched = mock.patch("whisper_api.batching.IDLE_SECONDS", 0.0)
-        self.patched.start()
+        # How long a batch lets others pass goes by real time, too: ``test_passing``.
+        self.patched = ExitStack()
+        self.patched.enter_context(mock.patch("whisper_api.batching.IDLE_SECONDS", 0.0))
+        self.patched.enter_context(mock.patch("whisper_api.passing.LENT_SECONDS", 1e9))
         self.scheduler = Scheduler(chosen, clock=lambda: self.now)
-        self.engine = Engine(replicas)
+        self.engine = Engine(replicas, in_steps)
         self.requests: list[Request] = []
         self.count = 0
         self.closed = False
@@ -119,7 +138,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         return result
 
     def wait_for_threads(self) -> None:
-        """Until each batch that the scheduler runs is held by the engine, and it starts no more."""
+        """Until each batch that the scheduler runs is held by the engine, and it starts no more,
+        nor is anybody about to pass."""
         until = time.monotonic() + 60
         while time.monotonic() < until:
             if self.all_held():
@@ -130,7 +150,28 @@ class SchedulerMachine(RuleBasedStateMachine):
         raise AssertionError("a batch was lost between the scheduler and the engine")
 
     def all_held(self) -> bool:
+        if self.engine.info.in_steps:
+            runners = self.scheduler._runners.values()
+            ends = any(not self.wanted(batch) for batch in self.on_top())
+            if ends or any(runner._passing.waits for runner in runners):
+                return False
         return self.scheduler.state().running_batches == len(self.engine.running)
+
+    def wanted(self, batch: Batch) -> bool:
+        """Whether somebody waits for it; else it ends at its next step."""
+        keys = {item.key for item in batch[0]}
+        return any(
+            not task.done() and key in keys for r in self.alive() for key, task in r.windows.items()
+        )
+
+    def on_top(self) -> list[Batch]:
+        """Batches that can end: none runs in their thread beside them."""
+        return list({batch[3]: batch for batch in self.engine.running}.values())
+
+    def passes(self, batch: Batch) -> bool:
+        """Whether it runs in another one's thread."""
+        place = self.engine.running.index(batch)
+        return any(other[3] == batch[3] for other in self.engine.running[:place])
 
     def alive(self) -> list[Request]:
         return [request for request in self.requests if not request.left]
@@ -182,10 +223,11 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.engine.running)
     @rule(data=st.data(), how=st.sampled_from(["good", "good", "good", "error", "memory"]))
     def end_batch(self, data: st.DataObject, how: str) -> None:
-        self.end_one(data.draw(st.sampled_from(self.engine.running)), how)
+        self.end_one(data.draw(st.sampled_from(self.on_top())), how)
 
     def end_one(self, batch: Batch, how: str) -> None:
-        items, go_on, error = batch
+        items, go_on, error, _ = batch
+        passes = self.passes(batch)
         if how == "error":
             error.append(EngineError("broken"))
         elif how == "memory":
@@ -193,8 +235,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.now += 0.5 * len(items)
         self.engine.running.remove(batch)
         keys = {item.key for item in items}
-        if how == "memory" and len(keys) > 1:
-            self.halved |= keys  # answered together, once both halves are done
+        if how == "memory" and (len(keys) > 1 or passes):
+            self.halved |= keys  # answered together, once both halves are done, or all again
         go_on.set()
         self.turn()
         if not keys & self.halved:
@@ -211,7 +253,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                     self.turn(partial(self.submit, request, 2, DecodeParams("en")))
                     self.batches_are_of_those_whose_turn_it_is()
             if self.engine.running:
-                self.end_one(self.engine.running[0], "good")
+                self.end_one(self.on_top()[0], "good")
                 self.batches_are_of_those_whose_turn_it_is()
 
     @precondition(lambda self: self.alive())
@@ -255,9 +297,22 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def batches_are_small_and_of_one_kind(self) -> None:
-        for items, _, _ in self.engine.running:
+        for items, *_ in self.engine.running:
             assert 1 <= len(items) <= BATCH
             assert len({item.params.batch_key for item in items}) == 1
+
+    @invariant()
+    def only_short_ones_pass_only_long_ones(self) -> None:
+        guests = [batch for batch in self.engine.running if self.passes(batch)]
+        assert len(self.engine.running) - len(guests) <= self.engine.info.replicas
+        for guest in guests:
+            assert self.engine.info.in_steps
+            assert not any(self.is_long(item.key) for item in guest[0])
+            (host,) = [b for b in self.engine.running if b[3] == guest[3] and b is not guest]
+            assert any(self.is_long(item.key) for item in host[0])
+
+    def is_long(self, key: str) -> bool:
+        return any(key in r.windows and r.seconds > SHORT_SECONDS for r in self.requests)
 
     @invariant()
     def no_window_is_decoded_twice(self) -> None:
@@ -274,9 +329,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         """Each window that is not answered runs, or all of the engine is busy."""
         if self.closed:
             return
-        running = {item.key for items, _, _ in self.engine.running for item in items}
+        running = {item.key for items, *_ in self.engine.running for item in items}
         waiting = self.waiting(running | self.halved)
-        assert not waiting or len(self.engine.running) == self.engine.info.replicas
+        assert not waiting or len(self.engine.running) >= self.engine.info.replicas
 
     def waiting(self, running: set[str]) -> list[tuple[str, Request]]:
         """Windows that are neither done nor in ``running``, and whose they are."""
@@ -289,7 +344,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def batches_are_of_those_whose_turn_it_is(self) -> None:
-        batches = [{item.key for item in items} for items, _, _ in self.engine.running]
+        batches = [{item.key for item in items} for items, *_ in self.engine.running]
         running = {key for batch in batches for key in batch}
         fresh = [batch for batch in batches if not batch & self.told]
         self.told |= running
@@ -338,7 +393,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "loop"):
             return
-        for _, go_on, _ in self.engine.running:
+        for _, go_on, *_ in self.engine.running:
             go_on.set()
         self.engine.running.clear()
 
@@ -351,7 +406,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
         self.loop.run_until_complete(asyncio.wait_for(end(), 30))
         self.loop.close()
-        self.patched.stop()
+        self.patched.close()
 
 
 TestSchedulerMachine = SchedulerMachine.TestCase

@@ -28,6 +28,7 @@ class EngineInfo:
     replicas: int = 1  #: batches that may run at the same time
     reason: str = ""  #: why this device and type were chosen
     batch_size: int = 0  #: most windows in one batch; 0: what the settings say
+    in_steps: bool = False  #: whether batches let others pass often: see ``engines.steps``
 
 
 DEFAULT_BATCH = 8

@@ -21,6 +21,7 @@ from whisper_api.engines.encoder import OwnEncoder
 from whisper_api.engines.encodings import Encoding, Encodings
 from whisper_api.engines.parts import Choose, Chosen, Parts
 from whisper_api.engines.placement import Placement, choose_placement
+from whisper_api.engines.steps import step
 from whisper_api.engines.timing import ENGINE_CLOCK
 from whisper_api.engines.writer import OwnWriter, Written, view
 from whisper_api.errors import EngineError, EngineOutOfMemory, ModelBroken
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 _KEPT_BYTES = 512 * 1024 * 1024
 _REOPEN_BYTES = 256 * 1024 * 1024
+_ALIGNED = 4
+"""Windows whose words are aligned at once where others may pass in between."""
 _OUT_OF_MEMORY = ("out of memory", "bad_alloc", "cublas_status_alloc_failed", "failed to allocate")
 
 
@@ -79,6 +82,7 @@ class CTranslate2Engine:
             reason=reason,
             replicas=replicas,
             batch_size=chosen.batch_size,
+            in_steps=self._writer.in_steps,
         )
         self._encodings = Encodings(_KEPT_BYTES)
         self._closed = False
@@ -248,16 +252,20 @@ class CTranslate2Engine:
             return self._tokenizer.start_sequence(params.language, params.task)
 
         for sequence, group in groupby(sorted(needy, key=start), key=start):
-            places = list(group)
-            results = self._model.align(
-                view(self._library, [encodings[place] for place in places]),
-                sequence,
-                [drafts[place].text_tokens for place in places],
-                [drafts[place].frames for place in places],
-                median_filter_width=MEDIAN_FILTER,
-            )
-            for place, result in zip(places, results, strict=True):
-                drafts[place].take_alignment(result.alignments, result.text_token_probs)
+            alike = list(group)
+            size = _ALIGNED if self._writer.in_steps else len(alike)
+            for first in range(0, len(alike), size):
+                step()
+                places = alike[first : first + size]
+                results = self._model.align(
+                    view(self._library, [encodings[place] for place in places]),
+                    sequence,
+                    [drafts[place].text_tokens for place in places],
+                    [drafts[place].frames for place in places],
+                    median_filter_width=MEDIAN_FILTER,
+                )
+                for place, result in zip(places, results, strict=True):
+                    drafts[place].take_alignment(result.alignments, result.text_token_probs)
 
 
 def read_thresholds(said: Mapping[str, Any]) -> Thresholds:

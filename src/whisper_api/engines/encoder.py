@@ -9,6 +9,7 @@ import numpy as np
 
 from whisper_api import features
 from whisper_api.engines.encodings import Encoding
+from whisper_api.engines.steps import step
 from whisper_api.engines.timing import ENGINE_CLOCK
 from whisper_api.types import SAMPLE_RATE, Audio
 
@@ -50,9 +51,10 @@ class OwnEncoder:
     def encode(self, audios: Sequence[Audio]) -> list[Encoding]:
         """See ``Encoder``."""
         found: list[Encoding] = []
-        step = 1 if self._model.device == "cpu" else len(audios) or 1
-        for first in range(0, len(audios), step):
-            part = audios[first : first + step]
+        size = 1 if self._model.device == "cpu" else len(audios) or 1
+        for first in range(0, len(audios), size):
+            step()
+            part = audios[first : first + size]
             found += self._run([spectrogram(a, self._model.n_mels, self._shortens) for a in part])
         return found
 

@@ -37,6 +37,7 @@ from whisper_api.engines.base import (
     TimedWord,
     WindowItem,
 )
+from whisper_api.engines.steps import step
 from whisper_api.errors import EngineError, EngineOutOfMemory, SettingsError
 from whisper_api.languages import LANGUAGES
 from whisper_api.types import SAMPLE_RATE, Audio, TokenLogprob
@@ -97,6 +98,7 @@ class FakeOptions:
     languages: Mapping[str, float] = field(default_factory=lambda: {"en": 0.9, "ru": 0.1})
     replicas: int = 1
     batch: int = 0  #: most windows in one batch, as a card's engine plans it
+    steps: int = 0  #: that every decode call is made in; 0: it is not, and lets nobody pass
     thresholds: Thresholds = field(default_factory=Thresholds)
 
     @classmethod
@@ -124,6 +126,7 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "languages": lambda text: {code: 0.9 / (i + 1) for i, code in enumerate(text.split("+"))},
     "replicas": int,
     "batch": int,
+    "steps": int,
 }
 
 
@@ -192,6 +195,7 @@ class FakeEngine:
             replicas=self.options.replicas,
             reason="a test double that reads markers",
             batch_size=self.options.batch,
+            in_steps=self.options.steps > 0,
         )
 
     @property
@@ -223,7 +227,7 @@ class FakeEngine:
             raise EngineOutOfMemory(f"a batch of {call.size} does not fit, {limit} would")
         if call.number in self.options.fail_on:
             raise EngineError(f"call {call.number} was told to fail")
-        time.sleep(self.options.delay + self.options.delay_per_second * call.seconds)
+        self._spend(self.options.delay + self.options.delay_per_second * call.seconds)
         return [self._decode_one(item) for item in items]
 
     def encode_text(self, text: str) -> tuple[int, ...]:
@@ -241,6 +245,13 @@ class FakeEngine:
     def close(self) -> None:
         """Calls after this raise EngineError."""
         self.closed = True
+
+    def _spend(self, seconds: float) -> None:
+        parts = max(1, self.options.steps)
+        for _ in range(parts):
+            time.sleep(seconds / parts)
+            if self.options.steps:
+                step()
 
     def _check_open(self) -> None:
         if self.closed:

@@ -30,6 +30,7 @@ from whisper_api.engines.openvino_graph import build_encoder
 from whisper_api.engines.openvino_layers import Matrices
 from whisper_api.engines.parts import Chosen, Parts
 from whisper_api.engines.placement import Placement, choose_placement
+from whisper_api.engines.steps import step
 from whisper_api.engines.timing import ENGINE_CLOCK
 from whisper_api.engines.trim import trim
 from whisper_api.engines.writer import Writer
@@ -114,8 +115,12 @@ class OpenVinoEncoder:
 
     def encode(self, audios: Sequence[Audio]) -> list[Encoding]:
         """See ``encoder.Encoder``."""
-        with self._request() as request:
-            return [self._run(request, audio) for audio in audios]
+        found = []
+        for audio in audios:
+            step()
+            with self._request() as request:
+                found.append(self._run(request, audio))
+        return found
 
     def _run(self, request: Any, audio: Audio) -> Encoding:
         mel = spectrogram(audio, self._mels, self._shortens)

@@ -6,12 +6,14 @@ and values, and the rows' own, which have room for more than is written.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from math import prod
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from whisper_api.engines.openvino_decoder_graph import DecoderShape, build_cross
 from whisper_api.engines.openvino_layers import Matrices
 from whisper_api.engines.search import BEST_OF, Beam, Rowwise, Search
 from whisper_api.engines.search_rules import Rules
+from whisper_api.engines.steps import step
 from whisper_api.engines.writer import Written
 from whisper_api.tokens import CONTEXT, WhisperTokenizer
 
@@ -88,6 +91,8 @@ class DecoderPlan:
 class OpenVinoDecoder:
     """A compiled decoder; see ``writer.Writer``."""
 
+    in_steps = True
+
     def __init__(
         self, plan: DecoderPlan, weights: ConvertedWeights, tokenizer: WhisperTokenizer, desks: int
     ) -> None:
@@ -106,14 +111,17 @@ class OpenVinoDecoder:
         # All positions at once: 16 bits take half the time, since nothing is unpacked.
         wide: Matrices = "float16" if plan.matrices == "int8" else plan.matrices
         cross = build_cross(weights, wide, numbers.kind, plan.positions)
-        step = build_step(weights, plan.matrices, numbers.kind)
+        following = build_step(weights, plan.matrices, numbers.kind)
         core = ov.Core()
         compiled = core.compile_model(cross, "CPU", plan.options)
         groups = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": plan.group}
-        stepper = core.compile_model(step, "CPU", plan.options | groups | _STEP)
+        stepper = core.compile_model(following, "CPU", plan.options | groups | _STEP)
+        self._new_desk = partial(_Desk, compiled, stepper, shape, numbers)
         self._idle: SimpleQueue[_Desk] = SimpleQueue()
         for _ in range(desks):
-            self._idle.put(_Desk(compiled, stepper, shape, numbers))
+            self._idle.put(self._new_desk())
+        self._spares: SimpleQueue[_Desk] = SimpleQueue()
+        self._held = threading.local()
 
     def most(self, params: DecodeParams) -> int:
         """See ``Writer``."""
@@ -165,6 +173,7 @@ class OpenVinoDecoder:
             finished = search.finished
             if all(finished):
                 return False
+            step()
             desk.keep([place for place in desk.windows if not finished[place]])
             logits = desk.step(search.last(desk.windows))
             desk.follow(search.take(logits, desk.windows))
@@ -172,11 +181,22 @@ class OpenVinoDecoder:
 
     @contextmanager
     def _desk(self) -> Iterator[_Desk]:
-        desk = self._idle.get()
+        """Memory for one call. One that passes another (``steps``) has its own: whoever holds a
+        desk in this thread cannot wait for another to come back."""
+        nested = self._held.__dict__.setdefault("desks", 0)
+        desk = self._spare() if nested else self._idle.get()
+        self._held.desks += 1
         try:
             yield desk
         finally:
-            self._idle.put(desk)
+            self._held.desks -= 1
+            (self._spares if nested else self._idle).put(desk)
+
+    def _spare(self) -> _Desk:
+        try:
+            return self._spares.get_nowait()
+        except Empty:
+            return self._new_desk()
 
 
 class _Desk:
@@ -211,6 +231,7 @@ class _Desk:
             self.forget()  # first: these are the largest by far
         self._heard = self._pair("heard", count, positions)
         for window, encoding in enumerate(encodings):
+            step()
             for layer in range(self._shape.layers):
                 for place, array in enumerate(self._heard):
                     tensor = self._numbers.tensor(array[layer, window : window + 1])

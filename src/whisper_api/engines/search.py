@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_api.engines.search_rules import Rules, Values, log_total
+from whisper_api.engines.steps import step
 
 BEST_OF = 5
 """Samples drawn at temperatures above 0; the likeliest is kept."""
@@ -71,6 +72,7 @@ class Search(ABC):
         """
         parents: list[int] = []
         for place, window in enumerate(windows):
+            step()
             first = place * self.width
             rows = logits[first : first + self.width]
             if not self.finished[window]:

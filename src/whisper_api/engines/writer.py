@@ -35,6 +35,7 @@ class Writer(Protocol):
 
     name: str  #: of the library and its number format, for people
     streams: int  #: that run at the same time without taking time from each other
+    in_steps: bool  #: whether it lets other calls pass: see ``steps``
 
     def most(self, params: DecodeParams) -> int:
         """Windows that one call takes."""
@@ -61,6 +62,8 @@ class Writer(Protocol):
 
 class OwnWriter:
     """The decoder of a model that CTranslate2 loaded."""
+
+    in_steps = False
 
     def __init__(
         self,

@@ -1,0 +1,95 @@
+"""How windows of short requests pass a batch of long ones that runs.
+
+A batch cannot be stopped, but an engine that works in steps lets others pass between two of them
+(``engines.steps``): the thread that runs it fetches a small batch of short requests from the queue,
+runs that, and goes on where it was. So a clip waits for a step, not for a batch, and batches of
+long recordings can stay large. A batch whose callers are all gone ends at its next step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, Protocol
+
+from whisper_api.engines.timing import ENGINE_CLOCK
+from whisper_api.errors import EngineError
+
+PASSING_WINDOWS = 4
+"""Windows that pass at once: their memory comes on top of that of the batch they pass."""
+LENT_SECONDS, LENT_PART = 1.0, 0.75
+"""How long a batch lets others pass: so many seconds, and then this part of its time, so that
+endless short requests cannot keep it for ever."""
+_PATIENCE = 1.0
+"""Seconds that the queue is waited for, while the engine idles."""
+
+
+class Abandoned(EngineError):
+    """Nobody waits for the batch any more."""
+
+
+class Wanted(Protocol):
+    """Something that may have been cancelled."""
+
+    @property
+    def done(self) -> asyncio.Future[Any]:
+        """Where its result is waited for."""
+        ...
+
+
+@dataclass(slots=True)
+class Passing:
+    """What the threads of one engine may see of its queue."""
+
+    fetch: Callable[[Future[Sequence[Any] | None]], object]
+    """Called on the event loop; answers with a batch of short requests that may pass now, or None.
+    """
+    run: Callable[[Sequence[Any]], None]
+    """Runs such a batch in the calling thread and sees to its answers."""
+    waits: bool = False  #: whether a batch is likely to be there
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+
+    def next(self) -> Sequence[Any] | None:
+        """The batch that may pass now; from any thread but the loop's."""
+        asked: Future[Sequence[Any] | None] = Future()
+        try:
+            self.loop.call_soon_threadsafe(self.fetch, asked)
+            return asked.result(_PATIENCE)
+        except TimeoutError:  # a busy or a stopped loop
+            return None if asked.cancel() else asked.result()
+        except RuntimeError:  # a closed one
+            return None
+
+
+@dataclass(slots=True)
+class Host:
+    """A batch that runs; called between its steps, in its thread."""
+
+    jobs: Sequence[Wanted]  #: those in the engine now
+    passing: Passing | None  #: None: nobody may pass it
+    lent: float = 0.0  #: seconds that others had
+    since: float = field(default_factory=perf_counter)
+
+    def __call__(self) -> None:
+        """Let others pass.
+
+        Raises:
+            Abandoned: all callers of the batch are gone.
+        """
+        if all(job.done.done() for job in self.jobs):
+            raise Abandoned
+        if self.passing is None or not self.passing.waits or not self.affords(perf_counter()):
+            return
+        if (batch := self.passing.next()) is not None:
+            started = perf_counter()
+            self.passing.run(batch)
+            took = perf_counter() - started
+            self.lent += took
+            ENGINE_CLOCK.lend(took)
+
+    def affords(self, now: float) -> bool:
+        """Whether it still lets others pass."""
+        return self.lent <= LENT_SECONDS + LENT_PART * (now - self.since)
