@@ -240,6 +240,7 @@ class Writing:
     """A decoder that takes its time and may be wrong."""
 
     streams = 1
+    in_steps = False
 
     def __init__(self, name: str, *seconds: float, score: float = -2.0) -> None:
         self.name = name

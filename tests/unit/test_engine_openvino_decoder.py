@@ -22,6 +22,7 @@ from whisper_api.engines.base import Decoded, DecodeParams, WindowItem, batch_si
 from whisper_api.engines.ctranslate2 import CTranslate2Engine
 from whisper_api.engines.placement import Placement
 from whisper_api.engines.search import best_of
+from whisper_api.engines.steps import between_steps
 from whisper_api.errors import EngineError
 from whisper_api.model_folder import describe
 from whisper_api.tokens import WhisperTokenizer
@@ -207,3 +208,23 @@ def test_the_likeliest_tokens_are_found_wherever_they_stand() -> None:
             expected = -np.sort(-exact, axis=1)[:, : ids.shape[1]]
             np.testing.assert_allclose(logprobs, expected, rtol=1e-4, atol=1e-4)
             np.testing.assert_allclose(np.take_along_axis(exact, ids, 1), logprobs, atol=1e-4)
+
+
+def test_a_call_between_the_steps_of_another_changes_neither(engines: Engines) -> None:
+    _, engine = engines
+    audios = recordings()
+    alone = engine.decode(windows(audios)), engine.decode(windows(audios[::-1]))
+    between: list[list[Decoded]] = []
+
+    def pass_by() -> None:
+        with between_steps(None):
+            between.append(engine.decode(windows(audios[::-1])))
+
+    calls = itertools.count()
+    with between_steps(lambda: pass_by() if next(calls) in (1, 7, 12) else None):
+        assert_equal(engine.decode(windows(audios)), alone[0])
+    assert len(between) == 3
+    for found in between:
+        assert_equal(found, alone[1])
+    assert next(calls) > len(audios) + 20  # in windows, and in each token's step
+    assert engine.info.in_steps

@@ -1,0 +1,217 @@
+"""Short requests that pass a batch of long ones between two of its steps."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from tests.waiting import PATIENCE_S, until
+
+from whisper_api.config import Settings
+from whisper_api.engines.base import Decoded, DecodeParams, WindowItem
+from whisper_api.engines.fake import FakeEngine, FakeOptions
+from whisper_api.engines.steps import between_steps, step
+from whisper_api.engines.timing import PartClock
+from whisper_api.errors import EngineOutOfMemory, ShuttingDown
+from whisper_api.passing import LENT_PART, LENT_SECONDS, PASSING_WINDOWS, Host
+from whisper_api.scheduler import Scheduler, Ticket
+from whisper_api.types import Audio
+
+PARAMS = DecodeParams("en")
+LONG, SHORT = 3600.0, 3.0
+
+
+class Stepping(FakeEngine):
+    """Batches of several long windows go step by step until ``go_on`` is set."""
+
+    def __init__(self, in_steps: bool = True) -> None:
+        super().__init__(FakeOptions(steps=int(in_steps)))
+        self.go_on, self.held = threading.Event(), threading.Event()
+        self.refuses = 0  # so many calls for short windows run out of memory
+        self.done: list[tuple[str, ...]] = []
+
+    def decode(self, items: Sequence[WindowItem]) -> list[Decoded]:
+        keys = tuple(item.key for item in items)
+        if keys[0].startswith("long"):
+            self.held.set()
+            while not self.go_on.wait(0.001):
+                step()
+        elif self.refuses:
+            self.refuses -= 1
+            raise EngineOutOfMemory("no room")
+        result = super().decode(items)
+        self.done.append(keys)
+        return result
+
+
+@contextmanager
+def working(engine: Stepping) -> Iterator[tuple[Scheduler, Callable[[float], Ticket]]]:
+    """A scheduler and what lets a request of so many seconds in."""
+    scheduler = Scheduler(Settings(batch_size=8, max_queued_seconds=100_000))
+
+    def admit(seconds: float) -> Ticket:
+        ticket = scheduler.admit(seconds=seconds)
+        ticket.bind(engine)
+        return ticket
+
+    try:
+        yield scheduler, admit
+    finally:
+        engine.go_on.set()
+
+
+def ask(ticket: Ticket, name: str, count: int) -> list[asyncio.Task[Decoded]]:
+    def silence() -> Audio:
+        return np.zeros(1600, np.float32)
+
+    return [
+        asyncio.ensure_future(ticket.decode(f"{name} {n}", silence, 1.0, PARAMS, n))
+        for n in range(count)
+    ]
+
+
+async def held(engine: Stepping) -> None:
+    assert await asyncio.to_thread(engine.held.wait, PATIENCE_S)
+
+
+async def test_a_clip_passes_a_batch_that_runs() -> None:
+    engine = Stepping()
+    with working(engine) as (scheduler, admit):
+        file, clip = admit(LONG), admit(SHORT)
+        long = ask(file, "long", 8)
+        await held(engine)
+        await asyncio.wait_for(asyncio.gather(*ask(clip, "short", 1)), PATIENCE_S)
+        assert not any(task.done() for task in long)
+        assert scheduler.state().running_batches == 1
+        engine.go_on.set()
+        await asyncio.gather(*long)
+        assert engine.done == [("short 0",), tuple(f"long {n}" for n in range(8))]
+        await scheduler.close()
+
+
+async def test_few_pass_at_once_and_all_of_them_pass() -> None:
+    engine = Stepping()
+    with working(engine) as (scheduler, admit):
+        file, clips = admit(LONG), [admit(SHORT) for _ in range(2 * PASSING_WINDOWS)]
+        long = ask(file, "long", 8)
+        await held(engine)
+        short = [task for n, clip in enumerate(clips) for task in ask(clip, f"short {n}", 1)]
+        await asyncio.wait_for(asyncio.gather(*short), PATIENCE_S)
+        assert not any(task.done() for task in long)
+        assert all(len(keys) <= PASSING_WINDOWS for keys in engine.done)
+        assert len(engine.done) < len(clips)  # those that came together share a batch
+        engine.go_on.set()
+        await asyncio.gather(*long)
+        await scheduler.close()
+
+
+async def test_long_requests_pass_nobody() -> None:
+    engine = Stepping()
+    with working(engine) as (scheduler, admit):
+        first, second = admit(LONG), admit(LONG)
+        long = ask(first, "long", 8)
+        await held(engine)
+        other = ask(second, "other", 1)
+        assert not (await asyncio.wait(other, timeout=0.05))[0]
+        engine.go_on.set()
+        await asyncio.gather(*long, *other)
+        assert [len(keys) for keys in engine.done] == [8, 1]
+        await scheduler.close()
+
+
+async def test_a_batch_that_began_with_a_short_request_takes_no_long_windows() -> None:
+    """Nobody could pass it, and the short one would wait for all of them."""
+    engine = Stepping()
+    engine.go_on.set()
+    with working(engine) as (scheduler, admit):
+        file, clip = admit(LONG), admit(SHORT)
+        await asyncio.gather(*ask(file, "long", 4), *ask(clip, "short", 1))
+        assert ("short 0",) in engine.done
+        await scheduler.close()
+
+
+async def test_what_does_not_fit_beside_a_batch_runs_after_it() -> None:
+    engine = Stepping()
+    engine.refuses = 1
+    with working(engine) as (scheduler, admit):
+        file, clip, late = admit(LONG), admit(SHORT), admit(SHORT)
+        long = ask(file, "long", 8)
+        await held(engine)
+        short = ask(clip, "short", 1)
+        await until(lambda: not engine.refuses)
+        # Nor does anybody else pass for a while.
+        assert not (await asyncio.wait([*short, *ask(late, "late", 1)], timeout=0.05))[0]
+        engine.go_on.set()
+        await asyncio.gather(*long, *short)
+        assert engine.done[:2] == [tuple(f"long {n}" for n in range(8)), ("short 0",)]
+        await scheduler.close()
+
+
+async def test_a_batch_whose_callers_are_gone_ends_at_its_next_step(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine = Stepping()
+    with working(engine) as (scheduler, admit):
+        file = admit(LONG)
+        long = ask(file, "long", 8)
+        await held(engine)
+        file.close()
+        await asyncio.gather(*long, return_exceptions=True)
+        await until(lambda: not scheduler.state().running_batches)
+        assert not engine.done
+        assert not caplog.records
+        await scheduler.close()
+
+
+async def test_a_server_that_stops_answers_those_who_wait_to_pass() -> None:
+    engine = Stepping(in_steps=False)
+    with working(engine) as (scheduler, admit):
+        file, clip = admit(LONG), admit(SHORT)
+        long = ask(file, "long", 8)
+        await held(engine)
+        short = ask(clip, "short", 1)
+        closing = asyncio.create_task(scheduler.close())
+        with pytest.raises(ShuttingDown):
+            await short[0]
+        engine.go_on.set()
+        await closing
+        await asyncio.gather(*long, return_exceptions=True)
+
+
+def test_a_batch_lets_others_pass_for_a_part_of_its_time() -> None:
+    host = Host([], None, since=0.0)
+    host.lent = LENT_SECONDS
+    assert host.affords(0.0)
+    host.lent = LENT_SECONDS + LENT_PART * 100 + 0.01
+    assert not host.affords(100.0)
+    assert host.affords(101.0)
+
+
+def test_steps_are_those_of_the_thread_and_of_the_innermost_call() -> None:
+    said: list[str] = []
+    step()
+    with between_steps(lambda: said.append("outer")):
+        step()
+        with between_steps(None):
+            step()
+        thread = threading.Thread(target=step)
+        thread.start()
+        thread.join()
+        step()
+    step()
+    assert said == ["outer", "outer"]
+
+
+def test_time_that_others_passed_in_is_not_that_of_the_part() -> None:
+    clock = PartClock()
+    with clock.time("decode"):
+        clock.lend(1000.0)
+    with clock.time("encode"):
+        pass
+    found = clock.read()
+    assert found["decode"] < -900
+    assert found["encode"] >= 0
