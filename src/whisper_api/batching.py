@@ -142,7 +142,7 @@ class Runner:
     async def close(self) -> None:
         """Run nothing more; a batch that runs is waited for a moment, then left to itself."""
         self._closed = True
-        self._passing.waits = False
+        self._passing.lane = None
         if self._tasks:
             await asyncio.wait(tuple(self._tasks), timeout=CLOSE_SECONDS)
         for task in tuple(self._tasks):
@@ -160,6 +160,7 @@ class Runner:
     def _pump(self) -> None:
         self._pumping = False
         while self.running < self._replicas and (self._again or not self._idles()):
+            lane = self._queue.next_lane() or Lane.TASK
             long = not self._again and bool(self._long) and self._queue.next_is_long()
             batch = self._again.pop() if self._again else self._next()
             if not batch:
@@ -167,37 +168,39 @@ class Runner:
             self.running += 1
             self._reserve.begin(_now(), long)
             self._begun[id(batch)] = (self._clock(), len(batch))
-            self._spawn(self._run(batch, long))
-        self._passing.waits = self._may_pass()
+            self._spawn(self._run(batch, long, lane))
+        self._passing.lane = self._passing_lane()
 
     def _next(self) -> list[Job[Any]]:
         return self._queue.take(min(self._most(), self._even_part()), self._most_long())
 
     # --- short requests that pass a batch of long ones ------------------------------------------
 
-    def _may_pass(self) -> bool:
-        """Whether a short request is next and all replicas are busy with long ones."""
+    def _passing_lane(self) -> Lane | None:
+        """The lane of short requests that wait while all replicas are busy, some with long ones."""
         busy = self.guests < self._hosts and self.running >= self._replicas
         if not busy or self._again or self._closed or self._clock() < self._alone_until:
-            return False
-        return self._queue.next_lane() is not None and not self._queue.next_is_long()
+            return None
+        return self._queue.short_lane()
 
-    def _fetch(self, asked: Future[Sequence[Any] | None]) -> None:
+    def _fetch(self, asked: Future[Sequence[Any] | None], lane: Lane) -> None:
         """Answer a thread that lets others pass."""
         if not asked.set_running_or_notify_cancel():
             return
-        most = min(self._most(), PASSING_WINDOWS)
-        batch = self._queue.take(most, 0) if self._may_pass() else None
-        self.guests += bool(batch)
+        batch: list[Job[Any]] = []
+        self._passing.lane = self._passing_lane()
+        if self._passing.over(lane):
+            batch = self._queue.take_short(min(self._most(), PASSING_WINDOWS))
+            self.guests += bool(batch)
+            self._passing.lane = self._passing_lane()
         asked.set_result(batch or None)
-        self._passing.waits = self._may_pass()
 
     def _run_guest(self, batch: Sequence[Job[Any]]) -> None:
         """In the thread of the batch that it passes."""
         started = self._clock()
         outcomes: Sequence[Outcome]
         try:
-            outcomes = compute(self.engine, batch, Host(batch, None))
+            outcomes = compute(self.engine, batch, Host(batch, None, Lane.REALTIME))
         except EngineError as error:
             outcomes = [error] * len(batch)
         with suppress(RuntimeError):  # the loop is closed
@@ -285,8 +288,8 @@ class Runner:
         short = float("-inf") if self.engine.info.in_steps else self._short_until
         return self._clock() < max(short, *above, float("-inf"))
 
-    async def _run(self, batch: list[Job[Any]], long: bool) -> None:
-        started, host = self._clock(), Host(batch, self._passing if long else None)
+    async def _run(self, batch: list[Job[Any]], long: bool, lane: Lane) -> None:
+        started, host = self._clock(), Host(batch, self._passing if long else None, lane)
         self._hosts += long
         try:
             outcomes = await self._attempt(batch, host)

@@ -113,10 +113,24 @@ class FairQueue(Generic[J]):
         if lane is None:
             self._earned = 0.0
             return []
+        return self._take(lane, most, most if most_long is None else most_long)
+
+    def short_lane(self) -> Lane | None:
+        """The lane that the next batch comes from, if a short request waits in it."""
+        lane = self.next_lane()
+        waits = lane is not None and any(share.short for share in self._live(lane))
+        return lane if waits else None
+
+    def take_short(self, most: int) -> list[J]:
+        """A batch of short requests alone, however many long ones of that lane are before them;
+        it does not count in the lane's order."""
+        lane = self.short_lane()
+        return [] if lane is None else self._take(lane, most, 0, passes=True)
+
+    def _take(self, lane: Lane, most: int, most_long: int, passes: bool = False) -> list[J]:
         claim = self._claim() if lane is Lane.TASK and self._waits(Lane.INTERACTIVE) else math.inf
-        long = most if most_long is None else most_long
         tasks_wait = self._waits(Lane.TASK)
-        batch = self._fill(lane, max(1, most), long, claim)
+        batch = self._fill(lane, max(1, most), most_long, claim, passes)
         seconds = sum(entry.seconds for entry in batch)
         if lane is Lane.TASK:
             self._earned = max(0.0, self._earned - seconds)
@@ -140,9 +154,14 @@ class FairQueue(Generic[J]):
     def _head(self, live: list[Share[J]]) -> Share[J]:
         return min(live, key=lambda share: self._rank(share, share.waiting[0]))
 
-    def _fill(self, lane: Lane, most: int, most_long: int, claim: float) -> list[Waiting[J]]:
-        """A batch of ``lane``, which is live; past its first job it keeps within ``claim``."""
-        live = self._live(lane)
+    def _fill(
+        self, lane: Lane, most: int, most_long: int, claim: float, passes: bool
+    ) -> list[Waiting[J]]:
+        """A batch of ``lane``, which is live; past its first job it keeps within ``claim``.
+
+        ``passes``: of short requests alone, beside the lane's order.
+        """
+        live = [share for share in self._live(lane) if share.short or not passes]
         batch_key = self._head(live).waiting[0].batch_key
         # Each share is looked at once and then only after it gave a job: hundreds may wait.
         able = [
@@ -158,7 +177,8 @@ class FairQueue(Generic[J]):
                 continue
             share.waiting.remove(entry)
             share.virtual += entry.seconds
-            self._present[lane] = max(self._present[lane], share.virtual)
+            if not passes:
+                self._present[lane] = max(self._present[lane], share.virtual)
             claim -= entry.seconds
             batch.append(entry)
             if (place := self._place(live, index, batch_key)) is not None:

@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 from whisper_api.engines.timing import ENGINE_CLOCK
 from whisper_api.errors import EngineError
+from whisper_api.fairness import LANES
+from whisper_api.types import Lane
 
 PASSING_WINDOWS = 4
 """Windows that pass at once: their memory comes on top of that of the batch they pass."""
@@ -44,19 +46,24 @@ class Wanted(Protocol):
 class Passing:
     """What the threads of one engine may see of its queue."""
 
-    fetch: Callable[[Future[Sequence[Any] | None]], object]
-    """Called on the event loop; answers with a batch of short requests that may pass now, or None.
-    """
+    fetch: Callable[[Future[Sequence[Any] | None], Lane], object]
+    """Called on the event loop; answers with a batch of short requests that may pass one of this
+    lane now, or None."""
     run: Callable[[Sequence[Any]], None]
     """Runs such a batch in the calling thread and sees to its answers."""
-    waits: bool = False  #: whether a batch is likely to be there
+    lane: Lane | None = None  #: of short requests that may pass those of the same or lower lanes
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
-    def next(self) -> Sequence[Any] | None:
-        """The batch that may pass now; from any thread but the loop's."""
+    def over(self, lane: Lane) -> bool:
+        """Whether somebody is likely to pass a batch of this lane."""
+        waiting = self.lane
+        return waiting is not None and LANES.index(waiting) <= LANES.index(lane)
+
+    def next(self, lane: Lane) -> Sequence[Any] | None:
+        """What may pass a batch of this lane now; from any thread but the loop's."""
         asked: Future[Sequence[Any] | None] = Future()
         try:
-            self.loop.call_soon_threadsafe(self.fetch, asked)
+            self.loop.call_soon_threadsafe(self.fetch, asked, lane)
             return asked.result(_PATIENCE)
         except TimeoutError:  # a busy or a stopped loop
             return None if asked.cancel() else asked.result()
@@ -70,6 +77,7 @@ class Host:
 
     jobs: Sequence[Wanted]  #: those in the engine now
     passing: Passing | None  #: None: nobody may pass it
+    lane: Lane
     lent: float = 0.0  #: seconds that others had
     since: float = field(default_factory=perf_counter)
 
@@ -81,11 +89,12 @@ class Host:
         """
         if all(job.done.done() for job in self.jobs):
             raise Abandoned
-        if self.passing is None or not self.passing.waits or not self.affords(perf_counter()):
+        passing = self.passing
+        if passing is None or not passing.over(self.lane) or not self.affords(perf_counter()):
             return
-        if (batch := self.passing.next()) is not None:
+        if (batch := passing.next(self.lane)) is not None:
             started = perf_counter()
-            self.passing.run(batch)
+            passing.run(batch)
             took = perf_counter() - started
             self.lent += took
             ENGINE_CLOCK.lend(took)

@@ -19,7 +19,7 @@ from whisper_api.engines.timing import PartClock
 from whisper_api.errors import EngineOutOfMemory, ShuttingDown
 from whisper_api.passing import LENT_PART, LENT_SECONDS, PASSING_WINDOWS, Host
 from whisper_api.scheduler import Scheduler, Ticket
-from whisper_api.types import Audio
+from whisper_api.types import Audio, Lane
 
 PARAMS = DecodeParams("en")
 LONG, SHORT = 3600.0, 3.0
@@ -183,7 +183,7 @@ async def test_a_server_that_stops_answers_those_who_wait_to_pass() -> None:
 
 
 def test_a_batch_lets_others_pass_for_a_part_of_its_time() -> None:
-    host = Host([], None, since=0.0)
+    host = Host([], None, Lane.INTERACTIVE, since=0.0)
     host.lent = LENT_SECONDS
     assert host.affords(0.0)
     host.lent = LENT_SECONDS + LENT_PART * 100 + 0.01

@@ -153,9 +153,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         if self.engine.info.in_steps:
             runners = self.scheduler._runners.values()
             ends = any(not self.wanted(batch) for batch in self.on_top())
-            if ends or any(runner._passing.waits for runner in runners):
+            if ends or any(self.about_to_pass(runner) for runner in runners):
                 return False
         return self.scheduler.state().running_batches == len(self.engine.running)
+
+    def about_to_pass(self, runner: Any) -> bool:
+        hosts = [batch[0] for batch in self.on_top() if not self.passes(batch)]
+        return any(
+            runner._passing.over(self.lanes[items[0].key])
+            for items in hosts
+            if any(self.is_long(item.key) for item in items)
+        )
 
     def wanted(self, batch: Batch) -> bool:
         """Whether somebody waits for it; else it ends at its next step."""
