@@ -28,6 +28,7 @@ from whisper_api.engines.openvino_decoder import BFLOAT16, FLOAT32, DecoderPlan,
 from whisper_api.engines.openvino_decoder_graph import DecoderShape
 from whisper_api.engines.openvino_graph import build_encoder
 from whisper_api.engines.openvino_layers import Matrices
+from whisper_api.engines.pages import make_huge
 from whisper_api.engines.parts import Chosen, Parts
 from whisper_api.engines.placement import Placement, choose_placement
 from whisper_api.engines.steps import step
@@ -218,14 +219,18 @@ def _writer(
 
     tokenizer = WhisperTokenizer.from_file(files.path / "tokenizer.json", files.vocabulary_size)
 
+    shape = (1, AUDIO_POSITIONS, DecoderShape.of(weights).width)
+    noise = np.random.default_rng(0).standard_normal(shape, np.float32)
+
     def make() -> Writer:
         desks = settings.replicas or int(plan.options["NUM_STREAMS"])
-        return OpenVinoDecoder(plan, weights, tokenizer, desks)
+        decoder = OpenVinoDecoder(plan, weights, tokenizer, desks)
+        decoder.probe([noise], 1)  # packs the weights
+        make_huge()
+        return decoder
 
     if settings.decoder == "openvino":
         return make(), f"decoder {plan.title}, as set"
-    shape = (1, AUDIO_POSITIONS, DecoderShape.of(weights).width)
-    noise = np.random.default_rng(0).standard_normal(shape, np.float32)
     return choose_writer(own, plan.title, make, noise, tokenizer.sot, memory)
 
 

@@ -25,8 +25,9 @@ from whisper_api.engines.base import DecodeParams
 from whisper_api.engines.encodings import Encoding
 from whisper_api.engines.openvino_decoder_graph import DecoderShape, build_cross, build_step
 from whisper_api.engines.openvino_layers import Matrices
+from whisper_api.engines.pages import expect_huge
 from whisper_api.engines.search import BEST_OF, Beam, Rowwise, Search
-from whisper_api.engines.search_rules import Rules
+from whisper_api.engines.search_rules import Rules, softmax
 from whisper_api.engines.steps import step
 from whisper_api.engines.writer import Written
 from whisper_api.tokens import CONTEXT, WhisperTokenizer
@@ -58,7 +59,7 @@ class Numbers:
 
     def zeros(self, *shape: int) -> Array:
         """Memory whose every value is finite."""
-        return np.zeros(shape, self.dtype)
+        return expect_huge(np.zeros(shape, self.dtype))
 
     def tensor(self, array: Array) -> Any:
         """The array's memory (of whole rows) as OpenVINO's."""
@@ -137,7 +138,7 @@ class OpenVinoDecoder:
         with self._desk() as desk:
             desk.hear(encodings)
             logits = desk.read(prompts, [prompts[0].index(self._sot), length - 1])
-            no_speech = [_softmax(row)[self._no_speech] for row in logits[:, 0]]
+            no_speech = [softmax(row)[self._no_speech] for row in logits[:, 0]]
             search.begin(np.ascontiguousarray(logits[:, -1]))
             desk.spread(search.width)
             cut = self._loop(desk, search, limit)
@@ -285,7 +286,7 @@ class _Desk:
 
     def _pair(self, name: str, rows: int, positions: int) -> list[Array]:
         """Memory for keys and for values, of earlier calls where it is large enough: fresh pages
-        cost more than use. Large blocks get huge pages from numpy."""
+        cost more than use."""
         keys, values = self._shapes(rows, positions)
         wanted = prod(keys)
         if not self._fits(name, rows, positions):
@@ -394,8 +395,3 @@ def _to_front(array: Array, rows: Sequence[int]) -> Array:
     for place, (layer, row) in enumerate(product(range(layers), rows)):
         flat[place] = flat[layer * before + row]
     return flat[: layers * len(rows)].reshape(layers, len(rows), *rest)
-
-
-def _softmax(row: Array) -> Array:
-    powers = np.exp(row - row.max())
-    return np.asarray(powers / powers.sum())

@@ -73,3 +73,9 @@ def log_total(row: Values) -> float:
     """The logarithm of the sum of exponentials of one row."""
     top = row.max()
     return float(top + np.log(np.exp(row - top).sum())) if np.isfinite(top) else float("-inf")
+
+
+def softmax(row: Values) -> Values:
+    """Probabilities of one row."""
+    powers = np.exp(row - row.max())
+    return np.asarray(powers / powers.sum())
