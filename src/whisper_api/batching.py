@@ -1,9 +1,9 @@
 """One engine's queue and threads: pack, run, measure, answer.
 
 A running batch cannot be stopped. Engines that work in steps let short requests pass a batch of
-long ones (``passing``). Of others, how long a batch may run is decided when it is packed: as large
-as the engine takes while nobody hurries, and by measured time as long as short requests or higher
-lanes come.
+long ones (``passing``), and some have a call to spare for them. Of others, how long a batch may run
+is decided when it is packed: as large as the engine takes while nobody hurries, and by measured
+time as long as short requests or higher lanes come.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ class Runner:
             lambda job: job.done.done(), settings.task_share
         )
         self._replicas = max(1, engine.info.replicas)
-        self._threads = ThreadPoolExecutor(self._replicas, thread_name_prefix="engine")
+        self._threads = ThreadPoolExecutor(
+            self._replicas + engine.info.spare, thread_name_prefix="engine"
+        )
         self._item_seconds: float | None = None
         self._long_seconds: float | None = None  # the same, of batches of long requests
         self._fitting = Fitting(batch_size_of(engine.info, settings))
@@ -170,6 +172,10 @@ class Runner:
             self._begun[id(batch)] = (self._clock(), len(batch))
             self._spawn(self._run(batch, long, lane))
         self._passing.lane = self._passing_lane()
+        if self.engine.info.spare and not self.guests and self._passing.lane is not None:
+            batch = self._queue.take_short(PASSING_WINDOWS)
+            self.guests += 1
+            self._spawn(self._run_beside(batch))
 
     def _next(self) -> list[Job[Any]]:
         return self._queue.take(min(self._most(), self._even_part()), self._most_long())
@@ -206,6 +212,18 @@ class Runner:
         with suppress(RuntimeError):  # the loop is closed
             self._passing.loop.call_soon_threadsafe(self._guest_done, batch, outcomes, started)
 
+    async def _run_beside(self, batch: list[Job[Any]]) -> None:
+        """In the thread that the engine has to spare."""
+        started = self._clock()
+        outcomes: Sequence[Outcome]
+        try:
+            outcomes = await self._call(batch, Host(batch, None, Lane.REALTIME))
+        except EngineError as error:
+            outcomes = [error] * len(batch)
+        except asyncio.CancelledError:
+            outcomes = [EngineError("The engine was closed.")] * len(batch)
+        self._guest_done(batch, outcomes, started)
+
     def _guest_done(
         self, batch: Sequence[Job[Any]], outcomes: Sequence[Outcome], started: float
     ) -> None:
@@ -226,7 +244,7 @@ class Runner:
             self._waking.cancel()
             self._waking = None
         lane = self._queue.next_lane() if self._long else None
-        if lane is None or self.engine.info.in_steps or not self._queue.next_is_long():
+        if lane is None or self.engine.info.lets_pass or not self._queue.next_is_long():
             self._reserve.stop(_now())
             return False
         if self._idle() > 1 or self._queue.shortest_first:
@@ -271,8 +289,8 @@ class Runner:
 
     def _most_long(self) -> int:
         """Windows in the next batch before one of a long request may be added."""
-        lane, in_steps = self._queue.next_lane(), self.engine.info.in_steps
-        if lane is not None and in_steps and self._long and not self._queue.next_is_long():
+        lane, lets_pass = self._queue.next_lane(), self.engine.info.lets_pass
+        if lane is not None and lets_pass and self._long and not self._queue.next_is_long():
             return 0  # nobody passes a batch that began with short ones
         if lane is None or not self._hurried(lane):
             return self._most()
@@ -285,11 +303,12 @@ class Runner:
         if self._queue.shortest_first:
             return True
         above = [self._lane_until[other] for other in LANES[: LANES.index(lane)]]
-        short = float("-inf") if self.engine.info.in_steps else self._short_until
+        short = float("-inf") if self.engine.info.lets_pass else self._short_until
         return self._clock() < max(short, *above, float("-inf"))
 
     async def _run(self, batch: list[Job[Any]], long: bool, lane: Lane) -> None:
-        started, host = self._clock(), Host(batch, self._passing if long else None, lane)
+        passed = long and not self.engine.info.spare
+        started, host = self._clock(), Host(batch, self._passing if passed else None, lane)
         self._hosts += long
         try:
             outcomes = await self._attempt(batch, host)

@@ -28,8 +28,9 @@ LONG, SHORT = 3600.0, 3.0
 class Stepping(FakeEngine):
     """Batches of several long windows go step by step until ``go_on`` is set."""
 
-    def __init__(self, in_steps: bool = True) -> None:
-        super().__init__(FakeOptions(steps=int(in_steps)))
+    def __init__(self, passing: str = "steps") -> None:
+        spare = int(passing == "spare")
+        super().__init__(FakeOptions(steps=int(passing == "steps"), spare=spare))
         self.go_on, self.held = threading.Event(), threading.Event()
         self.refuses = 0  # so many calls for short windows run out of memory
         self.done: list[tuple[str, ...]] = []
@@ -78,8 +79,9 @@ async def held(engine: Stepping) -> None:
     assert await asyncio.to_thread(engine.held.wait, PATIENCE_S)
 
 
-async def test_a_clip_passes_a_batch_that_runs() -> None:
-    engine = Stepping()
+@pytest.mark.parametrize("passing", ["steps", "spare"])
+async def test_a_clip_passes_a_batch_that_runs(passing: str) -> None:
+    engine = Stepping(passing)
     with working(engine) as (scheduler, admit):
         file, clip = admit(LONG), admit(SHORT)
         long = ask(file, "long", 8)
@@ -93,8 +95,9 @@ async def test_a_clip_passes_a_batch_that_runs() -> None:
         await scheduler.close()
 
 
-async def test_few_pass_at_once_and_all_of_them_pass() -> None:
-    engine = Stepping()
+@pytest.mark.parametrize("passing", ["steps", "spare"])
+async def test_few_pass_at_once_and_all_of_them_pass(passing: str) -> None:
+    engine = Stepping(passing)
     with working(engine) as (scheduler, admit):
         file, clips = admit(LONG), [admit(SHORT) for _ in range(2 * PASSING_WINDOWS)]
         long = ask(file, "long", 8)
@@ -134,8 +137,9 @@ async def test_a_batch_that_began_with_a_short_request_takes_no_long_windows() -
         await scheduler.close()
 
 
-async def test_what_does_not_fit_beside_a_batch_runs_after_it() -> None:
-    engine = Stepping()
+@pytest.mark.parametrize("passing", ["steps", "spare"])
+async def test_what_does_not_fit_beside_a_batch_runs_after_it(passing: str) -> None:
+    engine = Stepping(passing)
     engine.refuses = 1
     with working(engine) as (scheduler, admit):
         file, clip, late = admit(LONG), admit(SHORT), admit(SHORT)
@@ -168,7 +172,7 @@ async def test_a_batch_whose_callers_are_gone_ends_at_its_next_step(
 
 
 async def test_a_server_that_stops_answers_those_who_wait_to_pass() -> None:
-    engine = Stepping(in_steps=False)
+    engine = Stepping(passing="")
     with working(engine) as (scheduler, admit):
         file, clip = admit(LONG), admit(SHORT)
         long = ask(file, "long", 8)

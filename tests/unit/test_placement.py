@@ -34,6 +34,18 @@ def test_without_a_card_it_is_int8_on_the_processor() -> None:
     assert "no CUDA card" in place.reason
 
 
+@pytest.mark.parametrize(
+    ("replicas", "threads", "spare"), [(2, 1, 1), (1, 1, 0), (2, 2, 0), (1, 4, 0)]
+)
+def test_replicas_of_one_thread_have_a_call_to_spare(
+    replicas: int, threads: int, spare: int
+) -> None:
+    settings = Settings(replicas=replicas, cpu_threads=threads)
+    assert choose_placement(settings, Library()).spare == spare
+    on_card = Settings(replicas=replicas, cpu_threads=threads, device="cuda")
+    assert choose_placement(on_card, Library(cards=1)).spare == 0
+
+
 def test_with_a_card_it_is_float16_on_the_emptiest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(

@@ -18,7 +18,7 @@ class QueueSettings(Section):
     """Transcription requests held at the same time; beyond it 429."""
     max_batch_seconds: Annotated[float, Field(ge=0.1, le=600)] = 0.2
     """Longest measured time that a batch of long recordings may run while short ones (or higher
-    lanes) come; never less than one window."""
+    lanes) come, on engines that do not let short ones pass a batch; never less than one window."""
     task_share: Annotated[float, Field(ge=0, le=0.5)] = 0.05
     """Part of the audio seconds that tasks get while interactive requests keep coming; 0 lets
     tasks wait until nobody else does."""

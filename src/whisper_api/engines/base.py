@@ -29,6 +29,12 @@ class EngineInfo:
     reason: str = ""  #: why this device and type were chosen
     batch_size: int = 0  #: most windows in one batch; 0: what the settings say
     in_steps: bool = False  #: whether batches let others pass often: see ``engines.steps``
+    spare: int = 0  #: calls beside those of all replicas, which then share the processor
+
+    @property
+    def lets_pass(self) -> bool:
+        """Whether short requests need not wait for batches of long ones."""
+        return self.in_steps or self.spare > 0
 
 
 DEFAULT_BATCH = 8

@@ -65,7 +65,7 @@ class CTranslate2Engine:
         another encoder or decoder than CTranslate2's own.
         """
         self._library = library
-        self._model = open_model(info.replicas)
+        self._model = open_model(info.replicas + info.spare)
         self._tokenizer = tokenizer
         self._thresholds = thresholds
         own = Parts(
@@ -83,6 +83,7 @@ class CTranslate2Engine:
             replicas=replicas,
             batch_size=chosen.batch_size,
             in_steps=self._writer.in_steps,
+            spare=0 if self._writer.in_steps else info.spare,
         )
         self._encodings = Encodings(_KEPT_BYTES)
         self._closed = False
@@ -296,6 +297,7 @@ def _info(files: ModelFiles, place: Placement, tokenizer: WhisperTokenizer) -> E
         multilingual=tokenizer.multilingual,
         languages=known or codes,
         replicas=place.replicas,
+        spare=place.spare,
         reason=place.reason,
     )
 

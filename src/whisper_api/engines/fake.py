@@ -98,6 +98,7 @@ class FakeOptions:
     languages: Mapping[str, float] = field(default_factory=lambda: {"en": 0.9, "ru": 0.1})
     replicas: int = 1
     batch: int = 0  #: most windows in one batch, as a card's engine plans it
+    spare: int = 0  #: calls that may run beside those of all replicas
     steps: int = 0  #: that every decode call is made in; 0: it is not, and lets nobody pass
     thresholds: Thresholds = field(default_factory=Thresholds)
 
@@ -126,6 +127,7 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "languages": lambda text: {code: 0.9 / (i + 1) for i, code in enumerate(text.split("+"))},
     "replicas": int,
     "batch": int,
+    "spare": int,
     "steps": int,
 }
 
@@ -196,6 +198,7 @@ class FakeEngine:
             reason="a test double that reads markers",
             batch_size=self.options.batch,
             in_steps=self.options.steps > 0,
+            spare=self.options.spare,
         )
 
     @property

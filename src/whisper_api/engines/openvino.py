@@ -92,7 +92,7 @@ def threads_of(place: Placement) -> dict[str, Any]:
 
 
 class OpenVinoEncoder:
-    """A compiled encoder with one request for each replica; see ``encoder.Encoder``."""
+    """A compiled encoder with one request for each call at a time; see ``encoder.Encoder``."""
 
     def __init__(
         self, weights: ConvertedWeights, precision: Precision, place: Placement, shortens: bool
@@ -111,7 +111,7 @@ class OpenVinoEncoder:
         self.streams = options["NUM_STREAMS"]
         compiled = _core().compile_model(graph, "CPU", options)
         self._idle: SimpleQueue[Any] = SimpleQueue()
-        for _ in range(place.replicas):
+        for _ in range(place.replicas + place.spare):
             self._idle.put(compiled.create_infer_request())
 
     def encode(self, audios: Sequence[Audio]) -> list[Encoding]:

@@ -23,6 +23,12 @@ class Placement:
     reason: str
 
     @property
+    def spare(self) -> int:
+        """Calls that may run beside all replicas: where each has one thread, the system shares the
+        processor among them. Threads of one call that wait for each other would lose far more."""
+        return int(self.device == "cpu" and self.threads == 1 and self.replicas > 1)
+
+    @property
     def name(self) -> str:
         """``cpu`` or ``cuda:N``."""
         return f"cuda:{self.index}" if self.device == "cuda" else self.device
