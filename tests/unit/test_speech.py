@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,13 @@ from tests.media import tone, waveform
 
 from whisper_api.audio import speech
 from whisper_api.audio.cuts import FRAME, Values
-from whisper_api.audio.speech import Cancelled, SpeechDetector, find_spans, plan_windows
+from whisper_api.audio.speech import (
+    Cancelled,
+    SpeechDetector,
+    _all_runs,
+    find_spans,
+    plan_windows,
+)
 from whisper_api.types import SAMPLE_RATE, Audio, Options, VadOptions, Waveform, Window
 
 SECOND = SAMPLE_RATE
@@ -243,3 +250,29 @@ def test_without_vad_everything_is_tiled_and_cut_at_quiet_places(tmp_path: Path)
 def test_without_vad_a_short_file_is_one_window(tmp_path: Path) -> None:
     (window,) = planned(waveform(tmp_path / "pcm", np.zeros(SECOND, np.float32)), 30)
     assert (window.start, window.stop, window.voiced) == (0, SECOND, 1.0)
+
+
+def runs_frame_by_frame(
+    speech: Values, threshold: float, low: float, silence: int
+) -> Iterator[tuple[int, int]]:
+    start, quiet = -1, 0
+    for frame, value in enumerate(speech.tolist()):
+        if value >= threshold and start < 0:
+            start, quiet = frame, 0
+        elif start >= 0:
+            quiet = quiet + 1 if value < low else 0
+            if quiet >= silence:
+                yield start, frame + 1 - quiet
+                start = -1
+    if start >= 0:
+        yield start, speech.size - quiet
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 0.1, 0.35, 0.4, 0.5, 0.6, 1.0]), max_size=60),
+    st.integers(1, 6),
+)
+def test_runs_are_those_that_one_finds_frame_by_frame(values: list[float], silence: int) -> None:
+    speech = np.array(values, np.float32)
+    expected = list(runs_frame_by_frame(speech, 0.5, 0.35, silence))
+    assert list(_all_runs(speech, 0.5, 0.35, silence)) == expected

@@ -169,10 +169,11 @@ def _quiet(activity: Activity, unvoiced: float) -> NDArray[np.bool_]:
 
 def _pieces(spans: Sequence[Span], pauses: _Pauses, longest: int) -> Iterator[_Piece]:
     """The speech in parts that are never cut, each at most ``longest`` samples."""
+    cuts = [pauses.cuts(span, longest) for span in spans]
+    none: _Numbers = np.zeros(0, np.int64)
+    prices = iter(pauses.prices(np.concatenate([none, *cuts]), longest).tolist())
     for index, (start, stop) in enumerate(spans):
-        cuts = pauses.cuts((start, stop), longest)
-        prices = pauses.prices(cuts, longest)
-        for cut, (price, regret) in zip(cuts.tolist(), prices.tolist(), strict=True):
+        for cut, (price, regret) in zip(cuts[index].tolist(), prices, strict=False):
             yield _Piece(start, cut, price, regret)
             start = cut
         silence = spans[index + 1][0] - stop if index + 1 < len(spans) else 0

@@ -23,14 +23,18 @@ _AROUND = 15 * SAMPLE_RATE // FRAME
 _LOUD, _QUIET = 0.8, 0.1  # quantiles of energy: of the sound, and of the seconds around it
 
 
-def faint_runs(activity: Activity, possible: Sequence[Span], sure: Sequence[Span]) -> list[Span]:
-    """What of ``possible`` lies outside ``sure`` and stands out; all in frames, ascending."""
+def faint_runs(
+    activity: Activity, possible: Sequence[Span], sure: Sequence[Span], shortest: int = 0
+) -> list[Span]:
+    """What of ``possible`` lies outside ``sure``, is ``shortest`` samples long or longer and stands
+    out; all in frames, ascending."""
     mask = np.zeros(activity.speech.size, np.bool_)
     for start, stop in possible:
         mask[start:stop] = True
     for start, stop in sure:
         mask[start:stop] = False
-    return [span for span in _stretches(mask) if _stands_out(activity, *span)]
+    long = (span for span in _stretches(mask) if (span[1] - span[0]) * FRAME >= shortest)
+    return [span for span in long if _stands_out(activity, *span)]
 
 
 def joined(spans: Sequence[Span], more: Sequence[Span]) -> list[Span]:

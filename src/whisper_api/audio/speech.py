@@ -141,6 +141,8 @@ def plan_windows(
         activity = _loudness(waveform, cancelled)
         spans = [(0, waveform.samples)]
         sure = [(0, activity.speech.size)]
+    if cancelled():  # where long work gives way, too
+        raise Cancelled
     windows = cut_windows(spans, activity, longest, _unvoiced(options.vad.threshold))
     return doubted(windows, sure)
 
@@ -159,7 +161,7 @@ def _hear_out(
     """Spans with the faint ones, runs of frames that are surely speech, and what to cut by."""
     sure = _runs(activity.speech, vad, vad.threshold)
     possible = _runs(activity.speech, vad, vad.threshold * vad.faint) if vad.faint < 1 else []
-    faint = [run for run in faint_runs(activity, possible, sure) if _long_enough(*run, vad)]
+    faint = faint_runs(activity, possible, sure, vad.min_speech_ms * _PER_MS)
     if faint:
         activity = emphasised(activity, faint, 1 / vad.faint)
     return _padded(joined(sure, faint), samples, vad), sure, activity
@@ -216,17 +218,16 @@ def _long_enough(first: int, last: int, vad: VadOptions) -> bool:
 
 def _all_runs(speech: Values, threshold: float, low: float, silence: int) -> Iterator[Span]:
     """Frame pairs: from a frame at ``threshold`` to ``silence`` frames under the lower one."""
-    start, quiet = -1, 0
-    for frame, value in enumerate(speech.tolist()):
-        if value >= threshold and start < 0:
-            start, quiet = frame, 0
-        elif start >= 0:
-            quiet = quiet + 1 if value < low else 0
-            if quiet >= silence:
-                yield start, frame + 1 - quiet
-                start = -1
-    if start >= 0:
-        yield start, speech.size - quiet
+    likely = speech.astype(np.float64)  # so that the thresholds are not rounded
+    turns = np.diff(np.concatenate([[0], likely < low, [0]]).astype(np.int8))
+    firsts, lasts = np.flatnonzero(turns > 0), np.flatnonzero(turns < 0)
+    pauses = lasts - firsts >= silence
+    end = firsts[-1] if firsts.size and lasts[-1] == speech.size else speech.size
+    loud = np.flatnonzero(likely >= threshold)
+    for start, stop in zip([0, *lasts[pauses]], [*firsts[pauses], end], strict=True):
+        at = int(np.searchsorted(loud, start))
+        if at < loud.size and loud[at] < stop:
+            yield int(loud[at]), int(stop)
 
 
 def _padded(runs: Sequence[Span], samples: int, vad: VadOptions) -> list[Span]:
