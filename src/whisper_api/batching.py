@@ -86,7 +86,7 @@ class Runner:
         self._reserve = Reserve(min(IDLE_SECONDS, IDLE_PART * settings.max_batch_seconds))
         self._waking: asyncio.TimerHandle | None = None
         self._long: set[Share[Job[Any]]] = set()
-        self._passing = Passing(self._fetch, self._run_guest)
+        self._passing = Passing(self._fetch, self._run_guest, inline=not engine.info.spare)
         self._hosts = 0
         self._again: list[list[Job[Any]]] = []  # did not fit beside the batch they passed
         self._alone_until = float("-inf")
@@ -175,6 +175,7 @@ class Runner:
         if self.engine.info.spare and not self.guests and self._passing.lane is not None:
             batch = self._queue.take_short(PASSING_WINDOWS)
             self.guests += 1
+            self._passing.nobody.clear()
             self._spawn(self._run_beside(batch))
 
     def _next(self) -> list[Job[Any]]:
@@ -228,6 +229,7 @@ class Runner:
         self, batch: Sequence[Job[Any]], outcomes: Sequence[Outcome], started: float
     ) -> None:
         self.guests -= 1
+        self._passing.nobody.set()
         if any(isinstance(outcome, EngineOutOfMemory) for outcome in outcomes):
             self._alone_until = self._clock() + CALM_SECONDS
             self._again.append(list(batch))
@@ -307,8 +309,7 @@ class Runner:
         return self._clock() < max(short, *above, float("-inf"))
 
     async def _run(self, batch: list[Job[Any]], long: bool, lane: Lane) -> None:
-        passed = long and not self.engine.info.spare
-        started, host = self._clock(), Host(batch, self._passing if passed else None, lane)
+        started, host = self._clock(), Host(batch, self._passing if long else None, lane)
         self._hosts += long
         try:
             outcomes = await self._attempt(batch, host)

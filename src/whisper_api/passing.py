@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from threading import Event
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -51,13 +52,19 @@ class Passing:
     lane now, or None."""
     run: Callable[[Sequence[Any]], None]
     """Runs such a batch in the calling thread and sees to its answers."""
+    inline: bool = True  #: others pass in the thread of the batch; else beside it
     lane: Lane | None = None  #: of short requests that may pass those of the same or lower lanes
+    nobody: Event = field(default_factory=Event)  #: unset while somebody passes beside
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
     def over(self, lane: Lane) -> bool:
         """Whether somebody is likely to pass a batch of this lane."""
         waiting = self.lane
         return waiting is not None and LANES.index(waiting) <= LANES.index(lane)
+
+    def __post_init__(self) -> None:
+        """Nobody passes yet."""
+        self.nobody.set()
 
     def next(self, lane: Lane) -> Sequence[Any] | None:
         """What may pass a batch of this lane now; from any thread but the loop's."""
@@ -90,14 +97,15 @@ class Host:
         if all(job.done.done() for job in self.jobs):
             raise Abandoned
         passing = self.passing
-        if passing is None or not passing.over(self.lane) or not self.affords(perf_counter()):
+        if passing is None or not self.affords(started := perf_counter()):
             return
-        if (batch := passing.next(self.lane)) is not None:
-            started = perf_counter()
+        if not passing.inline:
+            passing.nobody.wait(_PATIENCE)  # what passes beside has the processor for itself
+        elif passing.over(self.lane) and (batch := passing.next(self.lane)) is not None:
             passing.run(batch)
-            took = perf_counter() - started
-            self.lent += took
-            ENGINE_CLOCK.lend(took)
+        took = perf_counter() - started
+        self.lent += took
+        ENGINE_CLOCK.lend(took)
 
     def affords(self, now: float) -> bool:
         """Whether it still lets others pass."""

@@ -12,12 +12,13 @@ import pytest
 from tests.waiting import PATIENCE_S, until
 
 from whisper_api.config import Settings
+from whisper_api.engine_calls import Job
 from whisper_api.engines.base import Decoded, DecodeParams, WindowItem
 from whisper_api.engines.fake import FakeEngine, FakeOptions
 from whisper_api.engines.steps import between_steps, step
 from whisper_api.engines.timing import PartClock
 from whisper_api.errors import EngineOutOfMemory, ShuttingDown
-from whisper_api.passing import LENT_PART, LENT_SECONDS, PASSING_WINDOWS, Host
+from whisper_api.passing import LENT_PART, LENT_SECONDS, PASSING_WINDOWS, Host, Passing
 from whisper_api.scheduler import Scheduler, Ticket
 from whisper_api.types import Audio, Lane
 
@@ -184,6 +185,19 @@ async def test_a_server_that_stops_answers_those_who_wait_to_pass() -> None:
         engine.go_on.set()
         await closing
         await asyncio.gather(*long, return_exceptions=True)
+
+
+async def test_a_batch_waits_at_its_steps_for_what_passes_beside() -> None:
+    passing = Passing(lambda *_: None, lambda _: None, inline=False)
+    host = Host([], passing, Lane.INTERACTIVE)
+    host.jobs = [Job("k", np.zeros(1, np.float32).copy, 1.0, PARAMS, asyncio.Future())]
+    await asyncio.to_thread(host)
+    passing.nobody.clear()
+    stepping = asyncio.ensure_future(asyncio.to_thread(host))
+    assert not (await asyncio.wait([stepping], timeout=0.05))[0]
+    passing.nobody.set()
+    await asyncio.wait_for(stepping, PATIENCE_S)
+    assert host.lent >= 0.05
 
 
 def test_a_batch_lets_others_pass_for_a_part_of_its_time() -> None:
