@@ -78,7 +78,7 @@ STAGES = (
 )
 
 
-ACCENTED = 0.75
+ACCENTED = 0.85
 """Up to this share of the time recorded people count twice."""
 
 
