@@ -16,13 +16,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+from whisper_api.calm import CALM_SECONDS, Calm
 from whisper_api.config import Settings
 from whisper_api.engine_calls import Job, Outcome, compute
 from whisper_api.engines.base import Engine, batch_size_of
 from whisper_api.errors import EngineError, EngineOutOfMemory
-from whisper_api.fairness import LANES, FairQueue, Share
+from whisper_api.fairness import FairQueue, Share
 from whisper_api.fitting import Fitting
-from whisper_api.passing import PASSING_WINDOWS, Abandoned, Host, Passing
+from whisper_api.passing import PASSING_WINDOWS, Abandoned, Host, Passing, is_over
 from whisper_api.reserve import Reserve
 from whisper_api.tracing import OFF, Tracing, Values
 from whisper_api.types import Lane
@@ -34,12 +35,6 @@ OnBatch = Callable[[int, float, float, float], None]
 
 SHORT_SECONDS = 60.0
 """Requests with no more audio than this are short: their callers wait for them."""
-CALM_SECONDS = 60.0
-"""How long batches of long requests stay bounded at most after a short one: the next may come any
-time, and a batch cannot be stopped for it."""
-CALM_GAPS, CALM_LEAST = 3.0, 5.0
-"""For so many of the pauses that short requests made last, and so many seconds at least: one alone
-must not cost a long file the speed of large batches for a minute."""
 IDLE_SECONDS, IDLE_PART = 0.1, 0.5
 """How long a replica idles at most between two batches of long requests while short ones are about
 to have work for it, and in parts of what such a batch may take then."""
@@ -78,16 +73,14 @@ class Runner:
         self._long_seconds: float | None = None  # the same, of batches of long requests
         self._fitting = Fitting(batch_size_of(engine.info, settings))
         self._begun: dict[int, tuple[float, int]] = {}  # running batches: since when, windows
-        self._short_at = self._short_until = float("-inf")
-        self._last_short: Share[Job[Any]] | None = None
-        self._lane_until = dict.fromkeys(LANES, float("-inf"))
+        self._calm = Calm()
         self._tasks: set[asyncio.Task[None]] = set()
         self._pumping = False
         self._reserve = Reserve(min(IDLE_SECONDS, IDLE_PART * settings.max_batch_seconds))
         self._waking: asyncio.TimerHandle | None = None
         self._long: set[Share[Job[Any]]] = set()
         self._passing = Passing(self._fetch, self._run_guest, inline=not engine.info.spare)
-        self._hosts = 0
+        self._hosts: list[Lane] = []
         self._again: list[list[Job[Any]]] = []  # did not fit beside the batch they passed
         self._alone_until = float("-inf")
         self._closed = False
@@ -101,8 +94,7 @@ class Runner:
 
     def leave(self, share: Share[Job[Any]]) -> None:
         """Take a request's part out, with what waits in it."""
-        if share is self._last_short:
-            self._last_short = None
+        self._calm.leave(share)
         self._reserve.leave(share)
         self._long.discard(share)
         self._queue.leave(share)
@@ -114,9 +106,8 @@ class Runner:
         share.short = short
         job.queued_at = self._clock()
         job.trace = self._tracing.here()
-        self._lane_until[share.lane] = job.queued_at + CALM_SECONDS
+        self._calm.push(share, job.queued_at)
         if short:
-            self._expect_more(share, job.queued_at)
             self._reserve.push(share)
             job.done.add_done_callback(lambda _: self._reserve.done(share, _now()))
         else:
@@ -126,16 +117,6 @@ class Runner:
         charged = 0.0 if job.params is None else job.seconds
         self._queue.push(share, job, charged, job.batch_key, job.order)
         self._soon()
-
-    def _expect_more(self, share: Share[Job[Any]], now: float) -> None:
-        """A window of a short request came: how long the next such request is waited for."""
-        gap = now - self._short_at
-        if share is not self._last_short:
-            wait = CALM_GAPS * gap if gap <= CALM_SECONDS else CALM_LEAST
-            wait = min(max(wait, CALM_LEAST), CALM_SECONDS)
-            self._short_until = max(self._short_until, now + wait)
-        self._short_until = max(self._short_until, now + CALM_LEAST)
-        self._last_short, self._short_at = share, now
 
     def hasten(self) -> None:
         """From now on serve whoever has least audio left, in short batches: the server stops."""
@@ -168,14 +149,13 @@ class Runner:
             if not batch:
                 break
             self.running += 1
+            self._hosts += [lane] * long
             self._reserve.begin(_now(), long)
             self._begun[id(batch)] = (self._clock(), len(batch))
             self._spawn(self._run(batch, long, lane))
         self._passing.lane = self._passing_lane()
-        if self.engine.info.spare and not self.guests and self._passing.lane is not None:
-            batch = self._queue.take_short(PASSING_WINDOWS)
-            self.guests += 1
-            self._passing.nobody.clear()
+        if self.engine.info.spare and not self.guests and (batch := self._take_guests()):
+            self._passing.begin_beside()
             self._spawn(self._run_beside(batch))
 
     def _next(self) -> list[Job[Any]]:
@@ -185,22 +165,33 @@ class Runner:
 
     def _passing_lane(self) -> Lane | None:
         """The lane of short requests that wait while all replicas are busy, some with long ones."""
-        busy = self.guests < self._hosts and self.running >= self._replicas
+        busy = self.guests < len(self._hosts) and self.running >= self._replicas
         if not busy or self._again or self._closed or self._clock() < self._alone_until:
             return None
-        return self._queue.short_lane()
+        if self._queue.shortest_first and self._queue.next_is_long():
+            return None
+        lane = self._queue.short_lane()
+        return lane if lane and any(is_over(lane, host) for host in self._hosts) else None
+
+    def _take_guests(self) -> list[Job[Any]]:
+        self._passing.lane = self._passing_lane()
+        if self._passing.lane is None:
+            return []
+        batch = self._queue.take_short(min(self._most(), PASSING_WINDOWS))
+        self.guests += bool(batch)
+        return batch
 
     def _fetch(self, asked: Future[Sequence[Any] | None], lane: Lane) -> None:
         """Answer a thread that lets others pass."""
         if not asked.set_running_or_notify_cancel():
             return
         batch: list[Job[Any]] = []
-        self._passing.lane = self._passing_lane()
-        if self._passing.over(lane):
-            batch = self._queue.take_short(min(self._most(), PASSING_WINDOWS))
-            self.guests += bool(batch)
+        try:
             self._passing.lane = self._passing_lane()
-        asked.set_result(batch or None)
+            batch = self._take_guests() if self._passing.over(lane) else []
+            self._passing.lane = self._passing_lane()
+        finally:  # the engine's thread waits for it
+            asked.set_result(batch or None)
 
     def _run_guest(self, batch: Sequence[Job[Any]]) -> None:
         """In the thread of the batch that it passes."""
@@ -208,7 +199,7 @@ class Runner:
         outcomes: Sequence[Outcome]
         try:
             outcomes = compute(self.engine, batch, Host(batch, None, Lane.REALTIME))
-        except EngineError as error:
+        except Exception as error:
             outcomes = [error] * len(batch)
         with suppress(RuntimeError):  # the loop is closed
             self._passing.loop.call_soon_threadsafe(self._guest_done, batch, outcomes, started)
@@ -219,7 +210,7 @@ class Runner:
         outcomes: Sequence[Outcome]
         try:
             outcomes = await self._call(batch, Host(batch, None, Lane.REALTIME))
-        except EngineError as error:
+        except Exception as error:
             outcomes = [error] * len(batch)
         except asyncio.CancelledError:
             outcomes = [EngineError("The engine was closed.")] * len(batch)
@@ -234,7 +225,7 @@ class Runner:
             self._alone_until = self._clock() + CALM_SECONDS
             self._again.append(list(batch))
         else:
-            self._measure(batch, self._clock() - started, started)
+            self._measure(batch, outcomes, self._clock() - started, started)
             self._answer(batch, outcomes)
         self._soon()
 
@@ -304,13 +295,10 @@ class Runner:
         """Whether somebody may soon wait for a batch of ``lane``'s long requests."""
         if self._queue.shortest_first:
             return True
-        above = [self._lane_until[other] for other in LANES[: LANES.index(lane)]]
-        short = float("-inf") if self.engine.info.lets_pass else self._short_until
-        return self._clock() < max(short, *above, float("-inf"))
+        return self._calm.over(lane, self._clock(), self.engine.info.lets_pass)
 
     async def _run(self, batch: list[Job[Any]], long: bool, lane: Lane) -> None:
         started, host = self._clock(), Host(batch, self._passing if long else None, lane)
-        self._hosts += long
         try:
             outcomes = await self._attempt(batch, host)
         except Exception as error:
@@ -319,9 +307,10 @@ class Runner:
             outcomes = [EngineError("The engine was closed.")] * len(batch)
         finally:
             self.running -= 1
-            self._hosts -= long
+            if long:
+                self._hosts.remove(lane)
             del self._begun[id(batch)]
-        self._measure(batch, self._clock() - started - host.lent, started, long)
+        self._measure(batch, outcomes, self._clock() - started - host.lent, started, long)
         self._answer(batch, outcomes)
         self._soon()
 
@@ -367,8 +356,17 @@ class Runner:
         return await loop.run_in_executor(self._threads, compute, self.engine, piece, host)
 
     def _measure(
-        self, batch: Sequence[Job[Any]], wall: float, started: float, long: bool = False
+        self,
+        batch: Sequence[Job[Any]],
+        outcomes: Sequence[Outcome],
+        wall: float,
+        started: float,
+        long: bool = False,
     ) -> None:
+        """Count what was done; what failed or was left tells nothing of the engine's speed."""
+        pairs = zip(batch, outcomes, strict=True)
+        if not (batch := [job for job, outcome in pairs if not isinstance(outcome, Exception)]):
+            return
         audio = sum(job.seconds for job in batch)
         if batch[0].params is not None and audio > 0:
             self.rtf = _smooth(self.rtf, wall / audio / self._replicas)

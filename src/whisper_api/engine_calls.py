@@ -56,8 +56,9 @@ def compute(
             continue
         try:
             loaded.append((position, job, job.load()))
-        except OSError as error:
-            outcomes[position] = EngineError(f"The audio could not be read: {error.strerror}")
+        except (OSError, MemoryError) as error:
+            reason = getattr(error, "strerror", "memory is short")
+            outcomes[position] = EngineError(f"The audio could not be read: {reason}")
     if not loaded:
         return outcomes
     try:

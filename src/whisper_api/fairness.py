@@ -116,21 +116,22 @@ class FairQueue(Generic[J]):
         return self._take(lane, most, most if most_long is None else most_long)
 
     def short_lane(self) -> Lane | None:
-        """The lane that the next batch comes from, if a short request waits in it."""
-        lane = self.next_lane()
+        """The highest lane that waits, if a short request does in it: no claim is one to pass."""
+        lane = next((lane for lane in LANES if self._waits(lane)), None)
         waits = lane is not None and any(share.short for share in self._live(lane))
         return lane if waits else None
 
     def take_short(self, most: int) -> list[J]:
-        """A batch of short requests alone, however many long ones of that lane are before them;
-        it does not count in the lane's order."""
+        """A batch of short requests alone of ``short_lane``, however many long ones are before
+        them; it counts neither in the lane's order nor among the lanes."""
         lane = self.short_lane()
-        return [] if lane is None else self._take(lane, most, 0, passes=True)
+        batch = [] if lane is None else self._fill(lane, max(1, most), 0, math.inf, passes=True)
+        return [entry.job for entry in batch]
 
-    def _take(self, lane: Lane, most: int, most_long: int, passes: bool = False) -> list[J]:
+    def _take(self, lane: Lane, most: int, most_long: int) -> list[J]:
         claim = self._claim() if lane is Lane.TASK and self._waits(Lane.INTERACTIVE) else math.inf
         tasks_wait = self._waits(Lane.TASK)
-        batch = self._fill(lane, max(1, most), most_long, claim, passes)
+        batch = self._fill(lane, max(1, most), most_long, claim)
         seconds = sum(entry.seconds for entry in batch)
         if lane is Lane.TASK:
             self._earned = max(0.0, self._earned - seconds)
@@ -155,7 +156,7 @@ class FairQueue(Generic[J]):
         return min(live, key=lambda share: self._rank(share, share.waiting[0]))
 
     def _fill(
-        self, lane: Lane, most: int, most_long: int, claim: float, passes: bool
+        self, lane: Lane, most: int, most_long: int, claim: float, passes: bool = False
     ) -> list[Waiting[J]]:
         """A batch of ``lane``, which is live; past its first job it keeps within ``claim``.
 

@@ -54,13 +54,19 @@ class Passing:
     """Runs such a batch in the calling thread and sees to its answers."""
     inline: bool = True  #: others pass in the thread of the batch; else beside it
     lane: Lane | None = None  #: of short requests that may pass those of the same or lower lanes
+    beside: Lane | None = None  #: of who passes, or passed last, beside
     nobody: Event = field(default_factory=Event)  #: unset while somebody passes beside
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
     def over(self, lane: Lane) -> bool:
         """Whether somebody is likely to pass a batch of this lane."""
         waiting = self.lane
-        return waiting is not None and LANES.index(waiting) <= LANES.index(lane)
+        return waiting is not None and is_over(waiting, lane)
+
+    def begin_beside(self) -> None:
+        """Somebody of the lane that waits passes beside."""
+        self.beside = self.lane
+        self.nobody.clear()
 
     def __post_init__(self) -> None:
         """Nobody passes yet."""
@@ -100,6 +106,8 @@ class Host:
         if passing is None or not self.affords(started := perf_counter()):
             return
         if not passing.inline:
+            if passing.beside is None or not is_over(passing.beside, self.lane):
+                return
             passing.nobody.wait(_PATIENCE)  # what passes beside has the processor for itself
         elif passing.over(self.lane) and (batch := passing.next(self.lane)) is not None:
             passing.run(batch)
@@ -110,3 +118,8 @@ class Host:
     def affords(self, now: float) -> bool:
         """Whether it still lets others pass."""
         return self.lent <= LENT_SECONDS + LENT_PART * (now - self.since)
+
+
+def is_over(lane: Lane, other: Lane) -> bool:
+    """Whether ``lane`` is the same as ``other`` or a higher one."""
+    return LANES.index(lane) <= LANES.index(other)

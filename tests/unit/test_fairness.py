@@ -114,6 +114,24 @@ def test_a_batch_of_tasks_takes_no_more_than_their_claim() -> None:
     assert q.take(4) == ["clip"] * 4
 
 
+def test_short_ones_pass_beside_the_order_and_whatever_tasks_may_claim() -> None:
+    q = queue(task_share=0.5)
+    task, file, clip = q.join(Lane.TASK), q.join(Lane.INTERACTIVE), q.join(Lane.INTERACTIVE)
+    file.short = False
+    for _ in range(6):
+        q.push(task, "task", 10, None)
+        q.push(file, "file", 10, None)
+    assert q.take(2) == ["file"] * 2
+    assert q.next_lane() is Lane.TASK
+    q.push(clip, "clip", 100, None)
+    assert q.short_lane() is Lane.INTERACTIVE
+    assert q.take_short(4) == ["clip"]
+    assert q.short_lane() is None
+    newcomer = q.join(Lane.INTERACTIVE)
+    assert newcomer.virtual == file.virtual  # not a hundred seconds behind
+    assert q.take(8) == ["task"] * 2
+
+
 def test_whoever_has_least_audio_left_goes_first_when_the_server_stops() -> None:
     q = queue()
     shares = {name: q.join(Lane.INTERACTIVE) for name in ("long", "short", "middle")}

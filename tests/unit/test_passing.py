@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from whisper_api.engines.base import Decoded, DecodeParams, WindowItem
 from whisper_api.engines.fake import FakeEngine, FakeOptions
 from whisper_api.engines.steps import between_steps, step
 from whisper_api.engines.timing import PartClock
-from whisper_api.errors import EngineOutOfMemory, ShuttingDown
+from whisper_api.errors import EngineError, EngineOutOfMemory, ShuttingDown
 from whisper_api.passing import LENT_PART, LENT_SECONDS, PASSING_WINDOWS, Host, Passing
 from whisper_api.scheduler import Scheduler, Ticket
 from whisper_api.types import Audio, Lane
@@ -51,12 +52,12 @@ class Stepping(FakeEngine):
 
 
 @contextmanager
-def working(engine: Stepping) -> Iterator[tuple[Scheduler, Callable[[float], Ticket]]]:
+def working(engine: Stepping) -> Iterator[tuple[Scheduler, Callable[..., Ticket]]]:
     """A scheduler and what lets a request of so many seconds in."""
     scheduler = Scheduler(Settings(batch_size=8, max_queued_seconds=100_000))
 
-    def admit(seconds: float) -> Ticket:
-        ticket = scheduler.admit(seconds=seconds)
+    def admit(seconds: float, lane: Lane = Lane.INTERACTIVE) -> Ticket:
+        ticket = scheduler.admit(lane, seconds)
         ticket.bind(engine)
         return ticket
 
@@ -66,12 +67,19 @@ def working(engine: Stepping) -> Iterator[tuple[Scheduler, Callable[[float], Tic
         engine.go_on.set()
 
 
-def ask(ticket: Ticket, name: str, count: int) -> list[asyncio.Task[Decoded]]:
-    def silence() -> Audio:
-        return np.zeros(1600, np.float32)
+def silence() -> Audio:
+    return np.zeros(1600, np.float32)
 
+
+def broken() -> Audio:
+    raise MemoryError
+
+
+def ask(
+    ticket: Ticket, name: str, count: int, load: Callable[[], Audio] = silence
+) -> list[asyncio.Task[Decoded]]:
     return [
-        asyncio.ensure_future(ticket.decode(f"{name} {n}", silence, 1.0, PARAMS, n))
+        asyncio.ensure_future(ticket.decode(f"{name} {n}", load, 1.0, PARAMS, n))
         for n in range(count)
     ]
 
@@ -172,6 +180,91 @@ async def test_a_batch_whose_callers_are_gone_ends_at_its_next_step(
         await scheduler.close()
 
 
+@pytest.mark.parametrize("passing", ["steps", "spare"])
+async def test_audio_that_cannot_be_read_fails_alone(passing: str) -> None:
+    engine = Stepping(passing)
+    with working(engine) as (scheduler, admit):
+        file, clip = admit(LONG), admit(SHORT)
+        long = ask(file, "long", 8)
+        await held(engine)
+        with pytest.raises(EngineError, match="memory is short"):
+            await ask(clip, "bad", 1, broken)[0]
+        await asyncio.wait_for(asyncio.gather(*ask(clip, "short", 1)), PATIENCE_S)
+        assert not any(task.done() for task in long)
+        engine.go_on.set()
+        await asyncio.gather(*long)
+        await scheduler.close()
+
+
+@pytest.mark.parametrize("passing", ["steps", "spare"])
+async def test_whatever_a_guest_raises_only_the_guest_has_it(passing: str) -> None:
+    engine = Stepping(passing)
+    with working(engine) as (scheduler, admit):
+        file, clip = admit(LONG), admit(SHORT)
+        long = ask(file, "long", 8)
+        await held(engine)
+        with (
+            mock.patch("whisper_api.batching.compute", side_effect=ZeroDivisionError),
+            suppress(ZeroDivisionError),
+        ):
+            await asyncio.wait_for(asyncio.gather(*ask(clip, "bad", 1)), PATIENCE_S)
+        await asyncio.wait_for(asyncio.gather(*ask(clip, "short", 1)), PATIENCE_S)
+        engine.go_on.set()
+        await asyncio.gather(*long)
+        assert scheduler.state().running_batches == 0
+        await scheduler.close()
+
+
+@pytest.mark.parametrize("passing", ["steps", "spare"])
+async def test_a_clip_passes_the_batch_that_began_before_it_in_the_same_turn(passing: str) -> None:
+    engine = Stepping(passing)
+    with working(engine) as (scheduler, admit):
+        file, clip = admit(LONG), admit(SHORT)
+        assert clip._share is not None
+        clip._share.virtual = 1e9  # its turn comes after that of the file
+        long, short = ask(file, "long", 8), ask(clip, "short", 1)
+        await asyncio.wait_for(asyncio.gather(*short), PATIENCE_S)
+        assert not any(task.done() for task in long)
+        engine.go_on.set()
+        await asyncio.gather(*long)
+        await scheduler.close()
+
+
+@pytest.mark.parametrize("passing", ["steps", "spare"])
+async def test_tasks_pass_tasks_alone(passing: str) -> None:
+    engine = Stepping(passing)
+    with working(engine) as (scheduler, admit):
+        file, task = admit(LONG), admit(SHORT, Lane.TASK)
+        long = ask(file, "long", 8)
+        await held(engine)
+        short = ask(task, "short", 1)
+        assert not (await asyncio.wait(short, timeout=0.05))[0]
+        engine.go_on.set()
+        await asyncio.gather(*long, *short)
+        engine.go_on.clear()
+        engine.held.clear()
+        more = ask(admit(LONG, Lane.TASK), "long", 8)
+        await held(engine)
+        await asyncio.wait_for(asyncio.gather(*ask(task, "short", 1)), PATIENCE_S)
+        assert not any(one.done() for one in more)
+        engine.go_on.set()
+        await asyncio.gather(*more)
+        await scheduler.close()
+
+
+async def test_what_nobody_waited_for_does_not_count_as_done() -> None:
+    engine = Stepping()
+    with working(engine) as (scheduler, admit):
+        file = admit(LONG)
+        long = ask(file, "long", 8)
+        await held(engine)
+        file.close()
+        await asyncio.gather(*long, return_exceptions=True)
+        await until(lambda: not scheduler.state().running_batches)
+        assert [runner.rtf for runner in scheduler._runners.values()] == [None]
+        await scheduler.close()
+
+
 async def test_a_server_that_stops_answers_those_who_wait_to_pass() -> None:
     engine = Stepping(passing="")
     with working(engine) as (scheduler, admit):
@@ -192,7 +285,11 @@ async def test_a_batch_waits_at_its_steps_for_what_passes_beside() -> None:
     host = Host([], passing, Lane.INTERACTIVE)
     host.jobs = [Job("k", np.zeros(1, np.float32).copy, 1.0, PARAMS, asyncio.Future())]
     await asyncio.to_thread(host)
-    passing.nobody.clear()
+    passing.lane = Lane.TASK
+    passing.begin_beside()
+    await asyncio.to_thread(host)  # a lower lane's is nothing to wait for
+    passing.lane = Lane.REALTIME
+    passing.begin_beside()
     stepping = asyncio.ensure_future(asyncio.to_thread(host))
     assert not (await asyncio.wait([stepping], timeout=0.05))[0]
     passing.nobody.set()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from tests.waiting import PATIENCE_S, until
 
-from whisper_api.batching import CALM_GAPS, CALM_LEAST, CALM_SECONDS
+from whisper_api.calm import CALM_GAPS, CALM_LEAST, CALM_SECONDS
 from whisper_api.config import Settings
 from whisper_api.engines.base import Decoded, DecodeParams, WindowItem
 from whisper_api.engines.fake import MARKER_SAMPLES, FakeEngine, FakeOptions, make_marker

@@ -24,6 +24,7 @@ from whisper_api.engines.base import Decoded, DecodeParams, WindowItem
 from whisper_api.engines.fake import FakeEngine, FakeOptions
 from whisper_api.engines.steps import step
 from whisper_api.errors import EngineError, EngineOutOfMemory, Overloaded, ShuttingDown
+from whisper_api.fairness import FairQueue
 from whisper_api.passing import Abandoned
 from whisper_api.scheduler import Scheduler, Ticket
 from whisper_api.types import Audio, Lane
@@ -115,6 +116,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.patched.enter_context(mock.patch("whisper_api.passing.LENT_SECONDS", 1e9))
         self.scheduler = Scheduler(chosen, clock=lambda: self.now)
         self.engine = Engine(replicas, passing)
+        self.guests: set[str] = set()  # windows that passed a batch
+        taken = FairQueue.take_short
+
+        def take_short(queue: FairQueue[Any], most: int) -> list[Any]:
+            jobs = taken(queue, most)
+            self.guests |= {job.key for job in jobs}
+            return jobs
+
+        self.patched.enter_context(mock.patch.object(FairQueue, "take_short", take_short))
         self.requests: list[Request] = []
         self.count = 0
         self.closed = False
@@ -232,9 +242,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def end_one(self, batch: Batch, how: str) -> None:
         items, go_on, error, _ = batch
-        if self.engine.info.spare and len(self.engine.running) > self.engine.info.replicas:
-            how = "good"  # who cannot run beside others runs again: ``test_passing``
-        passes = self.passes(batch)
+        passes = any(item.key in self.guests for item in items)
         if how == "error":
             error.append(EngineError("broken"))
         elif how == "memory":
@@ -364,7 +372,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         waiting = self.waiting(running | self.halved)  # second halves have had their turn
         for batch in fresh:
             self.check_turn(batch, waiting)
-        self.count_shares(fresh, waiting)
+        # Who passes does so beside the lanes' order.
+        self.count_shares([batch for batch in fresh if not batch & self.guests], waiting)
 
     def check_turn(self, batch: set[str], waiting: list[tuple[str, Request]]) -> None:
         lanes = {self.lanes[key] for key in batch}

@@ -189,6 +189,10 @@ class OpenVinoDecoder:
         self._held.desks += 1
         try:
             yield desk
+        except BaseException:
+            if nested:
+                desk.forget()  # memory may be short
+            raise
         finally:
             self._held.desks -= 1
             (self._spares if nested else self._idle).put(desk)
