@@ -86,11 +86,11 @@ def assert_equal(found: Sequence[Decoded], expected: Sequence[Decoded]) -> None:
     for one, other in zip(found, expected, strict=True):
         assert one.text == other.text
         assert [p.tokens for p in one.pieces] == [p.tokens for p in other.pieces]
-        assert one.avg_logprob == pytest.approx(other.avg_logprob, abs=1e-3)
-        assert one.no_speech_prob == pytest.approx(other.no_speech_prob, abs=1e-3)
+        assert one.avg_logprob == pytest.approx(other.avg_logprob, abs=3e-3)
+        assert one.no_speech_prob == pytest.approx(other.no_speech_prob, abs=3e-3)
         for piece, like in zip(one.pieces, other.pieces, strict=True):
             ours, theirs = ([t.logprob for t in p.logprobs] for p in (piece, like))
-            assert ours == pytest.approx(theirs, abs=1e-3)
+            assert ours == pytest.approx(theirs, abs=3e-3)
 
 
 @pytest.mark.parametrize(
