@@ -182,8 +182,7 @@ class OpenVinoDecoder:
 
     @contextmanager
     def _desk(self) -> Iterator[_Desk]:
-        """Memory for one call. One that passes another (``steps``) has its own: whoever holds a
-        desk in this thread cannot wait for another to come back."""
+        """One call's memory; what passes another in its thread (``steps``) cannot wait."""
         nested = self._held.__dict__.setdefault("desks", 0)
         desk = self._spare() if nested else self._idle.get()
         self._held.desks += 1
