@@ -23,7 +23,7 @@ from whisper_api.engines.base import Engine, batch_size_of
 from whisper_api.errors import EngineError, EngineOutOfMemory
 from whisper_api.fairness import FairQueue, Share
 from whisper_api.fitting import Fitting
-from whisper_api.passing import PASSING_WINDOWS, Abandoned, Host, Passing, is_over
+from whisper_api.passing import PASSING_WINDOWS, Host, Passing, is_over
 from whisper_api.reserve import Reserve
 from whisper_api.tracing import OFF, Tracing, Values
 from whisper_api.types import Lane
@@ -331,8 +331,6 @@ class Runner:
             host.jobs = piece = rest[: self._fitting.most]
             try:
                 outcomes += await self._call(piece, host)
-            except Abandoned as error:
-                outcomes += [error] * len(piece)
             except EngineOutOfMemory as error:
                 self._fitting.failed(len(piece))
                 if len(piece) == 1:
@@ -344,7 +342,6 @@ class Runner:
                     self._fitting.most,
                 )
             except EngineError as error:
-                log.error("engine failed on a batch of %d windows: %s", len(piece), error)
                 outcomes += [error] * len(piece)
             else:
                 if batch[0].params is not None:  # detection takes less

@@ -10,7 +10,8 @@ from typing import Any, Generic, TypeVar
 
 from whisper_api.engines.base import Decoded, DecodeParams, Engine, WindowItem
 from whisper_api.engines.steps import between_steps
-from whisper_api.errors import EngineError
+from whisper_api.errors import EngineError, EngineOutOfMemory
+from whisper_api.passing import Abandoned
 from whisper_api.types import Audio
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ def compute(
 ) -> list[Outcome]:
     """Load the audio of a batch and run the engine on it; between its steps come ``at_steps``.
 
-    A window whose audio cannot be read fails alone.
+    A window whose audio cannot be read fails alone. The log tells of an engine that failed.
 
     Raises:
         EngineError: the batch failed.
@@ -64,7 +65,10 @@ def compute(
     try:
         with between_steps(at_steps):
             results = _call(engine, loaded)
-    except EngineError:
+    except (Abandoned, EngineOutOfMemory):  # not failures
+        raise
+    except EngineError as error:
+        log.error("engine failed on a batch of %d windows: %s", len(loaded), error)
         raise
     except Exception as error:
         log.exception("engine raised an unexpected error")

@@ -197,6 +197,25 @@ async def test_audio_that_cannot_be_read_fails_alone(passing: str) -> None:
 
 
 @pytest.mark.parametrize("passing", ["steps", "spare"])
+async def test_the_log_tells_of_an_engine_that_fails_on_a_guest(
+    passing: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = Stepping(passing)
+    with working(engine) as (scheduler, admit):
+        file, clip = admit(LONG), admit(SHORT)
+        long = ask(file, "long", 8)
+        await held(engine)
+        failing = mock.patch.object(engine, "decode", side_effect=EngineError("no such kernel"))
+        with failing, pytest.raises(EngineError, match="no such kernel"):
+            await asyncio.wait_for(asyncio.gather(*ask(clip, "bad", 1)), PATIENCE_S)
+        told = [record.getMessage() for record in caplog.records]
+        assert told == ["engine failed on a batch of 1 windows: no such kernel"]
+        engine.go_on.set()
+        await asyncio.gather(*long)
+        await scheduler.close()
+
+
+@pytest.mark.parametrize("passing", ["steps", "spare"])
 async def test_whatever_a_guest_raises_only_the_guest_has_it(passing: str) -> None:
     engine = Stepping(passing)
     with working(engine) as (scheduler, admit):
