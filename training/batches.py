@@ -48,7 +48,7 @@ def _mix(
                 timestamps,
                 full=seconds > 10,
                 prompt=0.12 if seconds > 5 else 0.01,
-                words=0.15 if seconds < 2 else words,
+                words=0.1 if seconds < 2 else words,
             ),
         )
         for share, seconds, batch in parts
@@ -71,7 +71,7 @@ STAGES = (
     ),
     Stage(
         0.36,
-        _mix(1.0, 0.75, 0.45, ((0.34, 1.2, 24), (0.35, 3.5, 11), (0.31, 8, 6))),
+        _mix(1.0, 0.75, 0.45, ((0.42, 1.2, 24), (0.31, 3.5, 11), (0.27, 8, 6))),
         0.2,
         0.2,
     ),
@@ -139,11 +139,11 @@ def collate(
 
 
 def _mask(mel: Tensor, frames: int, rng: np.random.Generator, strength: float) -> None:
-    """SpecAugment (Park et al. 2019): a band and short stretches set to the mean."""
-    if rng.random() < 0.5 * strength:
+    """SpecAugment (Park et al. 2019): bands and short stretches set to the mean."""
+    for _ in range(int(rng.integers(0, 3)) if rng.random() < 0.8 * strength else 0):
         low = int(rng.integers(0, 70))
-        mel[low : low + int(rng.integers(2, 12))] = mel.mean()
-    for _ in range(int(rng.integers(0, 2)) if rng.random() < strength else 0):
+        mel[low : low + int(rng.integers(2, 14))] = mel.mean()
+    for _ in range(int(rng.integers(0, 3)) if rng.random() < strength else 0):
         at = int(rng.integers(0, max(frames, 1)))
         mel[:, at : at + int(rng.integers(2, 12))] = mel.mean()
 

@@ -13,10 +13,19 @@ from pathlib import Path
 import numpy as np
 
 from diphones import BRITONS, HELD, SPEAKERS, Speaker, arrange, sounds, speak
-from foreign import ENGLISH_DIGITS, RUSSIAN_DIGITS
-from picks import Pick, Utterance, few_digits, one_digit, one_word, read_out, single_digit
+from foreign import ENGLISH_ACCENTS, ENGLISH_DIGITS, ENGLISH_NEIGHBOURS, RUSSIAN_DIGITS
+from picks import (
+    Pick,
+    Utterance,
+    few_digits,
+    one_digit,
+    one_word,
+    read_out,
+    respelt,
+    single_digit,
+)
 from recorded import pico_foreigners, pico_utterances, rhvoice_utterances
-from rhvoice import ENGLISH, RUSSIAN
+from rhvoice import ENGLISH, NEIGHBOURS, RUSSIAN
 from speakers import BREATHY, NAMES, data_folder
 from text import phrase, random_phrase, spelled
 from voices import RATE, Espeak, Flite, festival, trim, whispered
@@ -238,7 +247,7 @@ def jobs(scale: float) -> list[Job]:
                 (f"{voice}-{block}", lambda r, v=voice: festival_utterances(v, "en", n(400), r))
             )
         plan.append((f"{MSU}-{block}", partial(festival_utterances, MSU, "ru", n(1300))))
-    return plan + more_jobs(n) + late_jobs(n)
+    return plan + more_jobs(n) + late_jobs(n) + accent_jobs(n)
 
 
 def more_jobs(n: Callable[[int], int]) -> list[Job]:
@@ -287,8 +296,8 @@ def late_jobs(n: Callable[[int], int]) -> list[Job]:
             (f"rhvoice-digits-{lang}-{part}", partial(say, n(2500), pick=few_digits))
             for part in range(2 if english else 1)
         ]
-        respelt = partial(accent, n(2000 if english else 1000), pick=few_digits, spelt=spelt)
-        plan.append((f"rhvoice-respelt-{lang}", respelt))
+        spell = partial(accent, n(2000 if english else 1000), pick=respelt([spelt], few_digits))
+        plan.append((f"rhvoice-respelt-{lang}", spell))
         if english:  # Russian voices read English, too
             plan.append(("rhvoice-accent-digits-en", partial(accent, n(2000), pick=few_digits)))
             plan.append(("rhvoice-accent-en", partial(accent, n(3000))))
@@ -309,6 +318,39 @@ def late_jobs(n: Callable[[int], int]) -> list[Job]:
         ("pico-digits-en", partial(pico_utterances, n(2400), pick=single_digit)),
         ("pico-words-en", partial(pico_utterances, n(1000), pick=one_word)),
         ("pico-foreign-en", partial(pico_foreigners, n(2400))),
+    ]
+
+
+def accent_jobs(n: Callable[[int], int]) -> list[Job]:
+    """RHVoice's speakers of neighbouring languages, and digits with accents by the English voices."""
+    plan: list[Job] = []
+    for code, voices in NEIGHBOURS.items():
+        say = partial(rhvoice_utterances, "en", voices)
+        spell = respelt([ENGLISH_NEIGHBOURS[code]], few_digits)
+        plan.append((f"rhvoice-{code}-respelt-en", partial(say, n(600 * len(voices)), pick=spell)))
+        if code != "eo":  # which has no table for English words
+            plan.append((f"rhvoice-{code}-en", partial(say, n(900 * len(voices)), pick=few_digits)))
+        spell = respelt([RUSSIAN_DIGITS[code]], few_digits)
+        say = partial(rhvoice_utterances, "ru", voices)
+        plan.append((f"rhvoice-{code}-respelt-ru", partial(say, n(400 * len(voices)), pick=spell)))
+    accents = list(ENGLISH_ACCENTS.values())
+    few, single = respelt(accents, few_digits), respelt(accents, single_digit)
+    plan += [
+        (
+            f"rhvoice-accents-en-{part}",
+            partial(rhvoice_utterances, "en", ENGLISH, n(2500), pick=few),
+        )
+        for part in range(2)
+    ]
+    plan += [
+        (f"{name}-accents-en", partial(speaker_utterances, speaker, "en", n(1500), pick=few))
+        for name, speaker in BRITONS.items()
+    ]
+    return [
+        *plan,
+        ("pico-accents-en", partial(pico_utterances, n(2400), pick=single)),
+        ("espeak-accents-en", lambda r: espeak_utterances("en", n(3000), r, False, few)),
+        ("flite-accents", lambda r: flite_utterances(n(1500), r, False, few)),
     ]
 
 

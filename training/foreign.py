@@ -22,8 +22,31 @@ ENGLISH_DIGITS = {
     "hi": "ज़ीरो वन टू थ्री फोर फाइव सिक्स सेवन एट नाइन",
 }
 
+# The same by English speakers of other places than a synthesizer's own, for English voices.
+ENGLISH_ACCENTS = {
+    "american south": "zeero wun too three fower fahv siks sevun ate nahn",
+    "london": "zeero wun tew free faw foive sicks sevn ite noine",
+    "australia": "zeeroh wan tew three foh foiv six sevin ite noin",
+    "ireland": "zeero won too tree fore foyve six seven ate noyne",
+    "scotland": "zeero wan tew thrie fower fyve sicks seevin ett nyne",
+    "west africa": "zero wan too tree foe fahv seeks seven ett nahn",
+    "latin america": "seero wahn too threeh for fibe seeks seben eight nine",
+    "france": "zayro wun too zree for five seeks seven ayt nayn",
+    "germany": "zerro wan too sree for fife zix zeven ate nine",
+    "india": "zeero vun too tree four five six sewen ate nyne",
+}
+
+# And as Ukrainian, Kyrgyz and Esperanto read it.
+ENGLISH_NEIGHBOURS = {
+    "uk": "зіроу уан ту срі фор файв сікс севен ейт найн",
+    "ky": "зироу уан ту сри фор файв сикс севен ейт найн",
+    "eo": "ziroŭ ŭan tu sri for fajv siks seven ejt najn",
+}
+
 RUSSIAN_DIGITS = {
     "uk": "ноль адін два трі чєтирє пять шєсть сємь восємь дєвять",
+    "ky": "ноль адин два три читыре пять шесть семь восемь девять",
+    "eo": "nol adin dva tri ĉetire pjat ŝest sjem vosjem djevjat",
     "bg": "нол адин два три четире пят шест сем восем девят",
     "pl": "nol adin dwa tri czetyrie piać sześć siem wosiem diewiać",
     "de": "noll adinn dwa tri tschityre pjat schest sjem wossem djewjat",

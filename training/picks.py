@@ -1,13 +1,15 @@
 """What is picked from the grammar, and how it is given to a synthesizer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 
-from text import Phrase, phrase, random_phrase
+from text import Phrase, phrase, random_phrase, say
 from voices import Spoken
 
 Utterance = tuple[Phrase, str, Spoken]
+_DIGITS = {lang: [say(value, lang) for value in range(10)] for lang in ("en", "ru")}
 Pick = Callable[[np.random.Generator, str], Phrase]
 
 
@@ -27,6 +29,18 @@ def few_digits(rng: np.random.Generator, lang: str) -> Phrase:
 def single_digit(rng: np.random.Generator, lang: str) -> Phrase:
     """A digit alone."""
     return phrase(lang, [int(rng.integers(0, 10))], "digit")
+
+
+def respelt(rows: Iterable[str], pick: Pick) -> Pick:
+    """Digits spelt for a synthesizer by one of the rows of ten, so that it reads them with an accent."""
+    tables = [row.split() for row in rows]
+
+    def picked(rng: np.random.Generator, lang: str) -> Phrase:
+        item, table = pick(rng, lang), tables[int(rng.integers(len(tables)))]
+        plain = [word.strip(".").lower() for word in item.words]
+        return replace(item, spoken=tuple(table[_DIGITS[lang].index(word)] for word in plain))
+
+    return picked
 
 
 def one_word(rng: np.random.Generator, lang: str) -> Phrase:

@@ -5,12 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from foreign import ENGLISH_DIGITS
-from picks import Pick, Utterance, read_out, single_digit
+from picks import Pick, Utterance, read_out, respelt, single_digit
 from pico import VOICES, Pico
 from rhvoice import RHVoice
-from text import random_phrase, say
-
-DIGITS = {lang: [say(value, lang) for value in range(10)] for lang in ("en", "ru")}
+from text import random_phrase
 
 
 def rhvoice_utterances(
@@ -19,15 +17,12 @@ def rhvoice_utterances(
     count: int,
     rng: np.random.Generator,
     pick: Pick = random_phrase,
-    spelt: str = "",
 ) -> Iterator[Utterance]:
-    """RHVoice's speakers; `spelt` has the ten digits as the speakers' language would write them."""
+    """RHVoice's speakers."""
     engine = RHVoice()
     for _ in range(count):
         item, voice = pick(rng, lang), str(rng.choice(voices))
         words = read_out(rng, item)
-        if spelt:
-            words = [spelt.split()[DIGITS[lang].index(word.strip(".").lower())] for word in words]
         rate, pitch = np.exp(rng.uniform([-0.36, -0.32], [0.41, 0.32]))
         rate *= 0.7 if item.kind == "letters" else 1.0  # people name letters slowly
         spoken = engine.say(words, voice, float(rate), float(pitch))
@@ -48,10 +43,9 @@ def pico_foreigners(count: int, rng: np.random.Generator) -> Iterator[Utterance]
     """English digits by Pico's German, Spanish, French and Italian women."""
     women = {language: Pico(language) for language in VOICES if not language.startswith("en")}
     for _ in range(count):
-        item, language = single_digit(rng, "en"), str(rng.choice(list(women)))
-        spelt = ENGLISH_DIGITS[language[:2]].split()
-        word = spelt[DIGITS["en"].index(item.words[0].strip(".").lower())]
-        yield item, f"pico:{language}", women[language].say(word, *_manner(rng))
+        language = str(rng.choice(list(women)))
+        item = respelt([ENGLISH_DIGITS[language[:2]]], single_digit)(rng, "en")
+        yield item, f"pico:{language}", women[language].say(item.spoken[0], *_manner(rng))
 
 
 def _manner(rng: np.random.Generator) -> tuple[int, int]:

