@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -125,15 +126,24 @@ def test_what_is_wrong_or_does_not_run_is_never_chosen(
     def broken() -> Slow:
         raise RuntimeError("illegal instruction")
 
+    def large() -> Slow:
+        raise MemoryError
+
     makers = {
         "wrong": lambda: Slow("wrong", 0, 2.0),
         "nan": lambda: Slow("nan", 0, float("nan")),
         "broken": broken,
+        "large": large,
     }
     assert choose_encoder(own, makers, 1, memory)[:2] == (OWN, own)
-    for said in ("wrong is wrong", "nan is wrong", "broken does not run here: illegal"):
+    for said in (
+        "wrong is wrong",
+        "nan is wrong",
+        "broken does not run here: illegal",
+        "large does not run here: memory is short",
+    ):
         assert said in caplog.text
-    with pytest.raises(RuntimeError, match="wrong, nan, broken"):
+    with pytest.raises(RuntimeError, match="wrong, nan, broken, large"):
         choose_encoder(own, makers, 1, Memory(memory.path, "k"), own_competes=False)
 
 
@@ -206,12 +216,11 @@ def test_an_openvino_that_does_not_run_is_no_obstacle(
 def test_a_remembered_encoder_that_fails_now_is_measured_again(memory: Memory) -> None:
     memory.keep(Findings({OWN: 1.0, "gone": 0.1}, 1))
 
-    def gone() -> Slow:
-        raise RuntimeError("not any more")
-
-    own = Slow(OWN, 0)
-    assert choose_encoder(own, {"gone": gone}, 1, memory)[:2] == (OWN, own)
-    assert own.calls > 0
+    for error in (RuntimeError("not any more"), MemoryError()):
+        own, gone = Slow(OWN, 0), mock.Mock(side_effect=error)
+        assert choose_encoder(own, {"gone": gone}, 1, memory)[:2] == (OWN, own)
+        assert own.calls > 0
+        memory.keep(Findings({OWN: 1.0, "gone": 0.1}, 1))
 
 
 def test_auto_says_what_it_measured(tmp_path: Path) -> None:
@@ -332,8 +341,11 @@ def test_a_wrong_or_broken_decoder_is_not_used(memory: Memory) -> None:
     def broken() -> Writing:
         raise RuntimeError("no such instruction")
 
-    own = Writing(OWN, 0.02)
-    for make, why in ((lambda: Writing("rival", 0, score=-9), "wrong"), (broken, "does not run")):
+    def large() -> Writing:
+        raise MemoryError
+
+    own, wrong = Writing(OWN, 0.02), Writing("rival", 0, score=-9)
+    for make, why in ((lambda: wrong, "wrong"), (broken, "does not run"), (large, "does not run")):
         writer, reason = choose_writer(own, "rival", make, NOISE, 7, memory)
         assert writer is own
         assert why in reason

@@ -49,6 +49,7 @@ _TOKENS = 60  # in a window of 30 s, usually
 _FAR_SCORE = 0.5  # difference of log-probabilities at which a decoder counts as broken
 _SLOW = 2.0  # seconds of a first run that make further ones a waste
 _GAIN = 0.9  # another part takes memory of its own: it must be this much faster
+_UNABLE = RuntimeError, MemoryError  # of a part that does not run or fit here
 _FAR = 0.25
 """Relative distance (L2) from CTranslate2's output at which an encoder counts as broken. Quantized
 encoders of large models differ from each other by a tenth on noise."""
@@ -94,7 +95,7 @@ def choose_encoder(
         return name, make(), f"encoder {name}, as set"
     known = memory.recall()
     if known and (known.best == OWN or known.best in makers):
-        with suppress(RuntimeError):  # it ran once and does not now: measured again
+        with suppress(*_UNABLE):  # it ran once and does not now: measured again
             return known.best, own if known.best == OWN else makers[known.best](), str(known)
     seconds, last = {}, None
     sound = _noise(window)
@@ -106,8 +107,8 @@ def choose_encoder(
         try:
             last = name, make()
             encoding, took = _time(last[1], sound)
-        except RuntimeError as error:
-            log.warning("the encoder %s does not run here: %s", name, error)
+        except _UNABLE as error:
+            log.warning("the encoder %s does not run here: %s", name, _said(error))
             continue
         if distance(encoding, expected) > _FAR:
             log.warning("the encoder %s is wrong on this machine and is not used", name)
@@ -142,12 +143,16 @@ def choose_writer(
             log.warning("the decoder %s is wrong on this machine and is not used", name)
             return own, f"decoder {OWN}: {name} is wrong here"
         seconds = _race({OWN: own, name: rival}, noise)
-    except RuntimeError as error:
-        log.warning("the decoder %s does not run here: %s", name, error)
+    except _UNABLE as error:
+        log.warning("the decoder %s does not run here: %s", name, _said(error))
         return own, f"decoder {OWN}: {name} does not run here (see the log)"
     findings = Findings(seconds, PROBED, DECODER)
     memory.keep(findings)
     return own if findings.best == OWN else rival, str(findings)
+
+
+def _said(error: Exception) -> str:
+    return str(error) or "memory is short"
 
 
 def _agree(own: Writer, rival: Writer, noise: Encoding, start: int) -> bool:
