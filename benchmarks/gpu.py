@@ -14,13 +14,14 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import re
 import resource
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from gpu_report import WHO, Report, table
-
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+ROOT = HERE.parent
+# Nothing need be installed of this checkout, nor of what only the server needs.
+sys.path[1:1] = [str(ROOT), str(ROOT / "src")]
 
 from tests.checkpoints import whisper_tokenizer  # noqa: E402
 
+from gpu_parts import measure_parts, timed  # noqa: E402
+from gpu_report import WHO, Report, table, whereabouts  # noqa: E402
 from whisper_api.config import Settings  # noqa: E402
 from whisper_api.engines.base import DecodeParams, Thresholds, WindowItem  # noqa: E402
 from whisper_api.engines.torch_load import build_parts  # noqa: E402
@@ -56,6 +59,7 @@ SHAPES = {
     "large-v3-turbo": (1280, 20, 32, 4, 128, 51_866),
 }
 POSITIONS = 1500
+CARD = "tests/unit/test_engine_transformers_card.py"
 
 
 def make_model(name: str, place: TorchPlace) -> Any:
@@ -86,26 +90,6 @@ def make_parts(name: str, place: TorchPlace, windows: int, alone: threading.Lock
     said = {"suppress_ids": list(never), "suppress_ids_begin": [], "alignment_heads": [[0, 0]]}
     with on_device(torch.device(place.device)):
         return build_parts(make_model(name, place), tokenizer, said, place, windows, 1, alone)
-
-
-def timed(device: Any, work: Callable[[], Any], rounds: int) -> float:
-    """Least seconds of some rounds, after one that warms up."""
-    times = []
-    for _ in range(rounds + 1):
-        settle(device)
-        started = time.perf_counter()
-        work()
-        settle(device)
-        times.append(time.perf_counter() - started)
-    return min(times[1:])
-
-
-def settle(device: Any) -> None:
-    """Wait for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def roofline(device: Any, dtype: Any) -> tuple[float, float]:
@@ -208,12 +192,19 @@ def measure_peer(name: str, place: TorchPlace, batch: int, tokens: int) -> float
     """RTFx of ``transformers.pipeline`` with the same shapes and as many tokens."""
     from transformers import WhisperFeatureExtractor, WhisperTokenizerFast, pipeline
 
+    if place.on_card:
+        # As torch has it; the engine has switched this off for the whole process.
+        torch.backends.cuda.enable_cudnn_sdp(True)
     model = make_model(name, place)
     extra = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
+    extra["num_beams"] = 1  # it takes five where nobody says
     recognise = pipeline(
         "automatic-speech-recognition",
         model=model,
-        tokenizer=WhisperTokenizerFast(tokenizer_object=whisper_tokenizer(SHAPES[name][5])),
+        # It refuses batches without a padding token, and a bare tokenizer names none.
+        tokenizer=WhisperTokenizerFast(
+            tokenizer_object=whisper_tokenizer(SHAPES[name][5]), pad_token="<|endoftext|>"
+        ),
         feature_extractor=WhisperFeatureExtractor(feature_size=SHAPES[name][4]),
         device=place.device,
         dtype=getattr(torch, place.dtype),
@@ -241,6 +232,7 @@ def measure_model(
     limit = roofline(device, getattr(torch, place.dtype))
     found: dict[str, Any] = {"model": name, "tflops": limit[0] / 1e12, "gb_per_s": limit[1] / 1e9}
     rows, engine, peer = found["batches"], found["engine"], found["peer"] = [], [], []
+    found["parts"] = []
     report.found["results"].append(found)
 
     def one(batch: int) -> dict[str, Any]:
@@ -253,8 +245,8 @@ def measure_model(
         report.add(rows, {"model": name, "batch": batch}, lambda batch=batch: one(batch))
         clear(device)
     fits = [row for row in rows if "rtfx" in row]
+    best = max(fits, key=lambda row: row["rtfx"])["batch"] if fits else 0
     if fits and options.engine_turns:
-        best = max(fits, key=lambda row: row["rtfx"])["batch"]
         turns = options.engine_turns
         report.add(
             engine,
@@ -269,22 +261,46 @@ def measure_model(
             lambda batch=batch: {"rtfx": measure_peer(name, place, batch, options.tokens)},
         )
         clear(device)
+    if fits and options.parts:
+        where = {"model": name, "batch": best}
+        report.add(found["parts"], where, lambda: parts_of(name, place, best, options))
+        clear(device)
     speeds = {kind: [row["rtfx"] for row in found[kind] if "rtfx" in row] for kind in WHO}
     if speeds["engine"] and speeds["peer"]:
         found["times_the_peer"] = speeds["engine"][0] / max(speeds["peer"])
     report.save()
 
 
-def check() -> dict[str, Any]:
-    """What the tests that need a card come to."""
+def parts_of(
+    name: str, place: TorchPlace, batch: int, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Where the time of one batch goes."""
+    parts = make_parts(name, place, batch, threading.Lock())
+    params = DecodeParams("en", beam_size=1, max_new_tokens=options.tokens)
+    return measure_parts(parts, noise(batch), params, options.rounds)
+
+
+def check(tests: str = CARD) -> dict[str, Any]:
+    """What the tests that need a card come to.
+
+    Without the options and plugins of the whole suite, which may not be installed here.
+    """
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
+    path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
-        [*command, "tests/unit/test_engine_transformers_card.py"],
-        capture_output=True, text=True, cwd=HERE.parent, check=False, timeout=300,
+        [*command, "--noconftest", "-o", "addopts=-ra", tests],
+        capture_output=True, text=True, cwd=ROOT, check=False, timeout=240,
+        env=os.environ | {"PYTHONPATH": path},
     )  # fmt: skip
     lines = done.stdout.strip().splitlines()
     failed = [line for line in lines if re.match(r"(FAILED|ERROR|SKIPPED)", line)]
-    return {"rc": done.returncode, "summary": lines[-1] if lines else done.stderr, "not": failed}
+    found = {"rc": done.returncode, "summary": lines[-1] if lines else "", "not": failed}
+    # 5: none was chosen.
+    return found if done.returncode in (0, 5) else found | {"log": _tail(done.stdout + done.stderr)}
+
+
+def _tail(text: str) -> str:
+    return text[-6000:]
 
 
 def clear(device: Any) -> None:
@@ -306,6 +322,7 @@ def main() -> None:
     parser.add_argument("--compute-type", default="auto")
     parser.add_argument("--peer", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--peer-batches", nargs="+", type=int, default=[16, 64])
+    parser.add_argument("--parts", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--check", action="store_true", help="run the tests of cards first")
     parser.add_argument("--minutes", type=float, default=9, help="nothing is begun after them")
     parser.add_argument("--json", type=Path, help="write the figures here")
@@ -331,6 +348,7 @@ def main() -> None:
     for name in options.models:
         measure_model(name, place, options, report)
     print(table(report.found["results"]))
+    print(whereabouts(report.found["results"]))
 
 
 def commit() -> str:

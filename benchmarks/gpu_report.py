@@ -80,3 +80,28 @@ def table(results: Sequence[dict[str, Any]]) -> str:
                 cells.append("" if memory is None else f"{memory:.1f}")
                 lines.append(f"{head}| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def whereabouts(results: Sequence[dict[str, Any]]) -> str:
+    """Where the time of the fastest batch goes, for people, in Markdown."""
+    lines = []
+    for found in results:
+        for row in found["parts"]:
+            lines += ["", f"{found['model']}, batch {row['batch']}: where the time goes", ""]
+            if "note" in row:
+                lines.append(row["note"])
+                continue
+            lines += ["| stage | ms/window |", "|---|---|"]
+            lines += [f"| {name} | {_ms(value)} |" for name, value in row["stages_ms"].items()]
+            lines.append(f"| one step of the whole batch | {_ms(row['step_ms'])} |")
+            for part, busy in row["kernels"].items():
+                lines += ["", f"| {part}: busy with | ms | share | calls |", "|---|---|---|---|"]
+                lines += [
+                    f"| {one['name']} | {_ms(one['ms'])} | {one['share']:.0%} | {one['calls']} |"
+                    for one in busy
+                ]
+    return "\n".join(lines)
+
+
+def _ms(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.3f}"

@@ -76,7 +76,7 @@ def doctor(env: dict[str, str]) -> dict[str, str]:
 def test_the_benchmark_runs_on_a_processor(tmp_path: Path) -> None:
     command = [sys.executable, str(BENCHMARK), "--models", "tiny", "--device", "cpu"]
     command += ["--batches", "0", "1", "--tokens", "3", "--rounds", "1", "--engine-turns", "1"]
-    command += ["--no-peer", "--json", str(tmp_path / "figures.json")]
+    command += ["--peer-batches", "2", "--check", "--json", str(tmp_path / "figures.json")]
     command += ["--picture", str(tmp_path / "figures.svg")]
     subprocess.run(command, check=True, env=environment(tmp_path / "data"))
     figures = json.loads((tmp_path / "figures.json").read_text("utf-8"))
@@ -88,4 +88,14 @@ def test_the_benchmark_runs_on_a_processor(tmp_path: Path) -> None:
     for name in ("encoder_ms", "decoder_ms", "rtfx", "share_of_limit"):
         assert batch[name] > 0
     assert result["engine"][0]["rtfx"] > 0
-    assert result["peer"] == []
+    (peer,) = result["peer"]
+    assert peer["rtfx"] > 0
+    assert result["times_the_peer"] > 0
+    (parts,) = result["parts"]
+    assert {"spectrogram", "encoder", "the other 2 tokens"} <= parts["stages_ms"].keys()
+    for busy in parts["kernels"].values():
+        assert [busy[0]["name"], busy[0]["ms"] > 0] == ["all", True]
+        assert busy[0]["ms"] >= busy[1]["ms"] >= busy[2]["ms"]
+    # Here they are skipped, but found: without the suite's own options and plugins.
+    assert figures["tests"]["rc"] == 0
+    assert "skipped" in figures["tests"]["summary"]
