@@ -11,7 +11,7 @@ import pytest
 from whisper_api import accelerators
 from whisper_api.config import Settings
 from whisper_api.engines import torch_place
-from whisper_api.engines.torch_place import TorchPlace, choose_torch_place
+from whisper_api.engines.torch_place import TorchPlace, choose_torch_place, settle_attention
 from whisper_api.errors import SettingsError
 
 
@@ -66,6 +66,16 @@ def test_every_other_attention_says_why(
     assert place.attention == "sdpa"
     assert said in place.fell_back
     assert place.fell_back in place.reason
+
+
+def test_on_a_card_cudnns_attention_is_kept_out() -> None:
+    told: list[bool] = []
+    torch = torch_with(1)
+    torch.backends.cuda = SimpleNamespace(enable_cudnn_sdp=told.append)
+    settle_attention(choose(torch, device="cpu"), torch)
+    assert told == []
+    settle_attention(choose(torch), torch)
+    assert told == [False]
 
 
 def test_without_a_card_the_processor_or_apples_does_it() -> None:

@@ -17,7 +17,7 @@ from whisper_api.engines.torch_generate import Generator
 from whisper_api.engines.torch_memory import AUTOMATIC, AUTOMATIC_MPS, Room, plan
 from whisper_api.engines.torch_network import Decoder
 from whisper_api.engines.torch_parts import Parts, Streams, let_go
-from whisper_api.engines.torch_place import TorchPlace
+from whisper_api.engines.torch_place import TorchPlace, settle_attention
 from whisper_api.engines.torch_rules import Rules
 from whisper_api.engines.torch_trial import checked_attention, fitted
 from whisper_api.errors import ModelBroken
@@ -65,6 +65,7 @@ def build_parts(
     """
     config, encoder = model.config, model.model.encoder
     device, dtype = torch.device(place.device), getattr(torch, place.dtype)
+    settle_attention(place, torch)
     place = checked_attention(encoder, config.num_mel_bins, place)
     decoder = Decoder(model)
     rules = Rules(tokenizer, said["suppress_ids"], said["suppress_ids_begin"], decoder.size, device)

@@ -60,6 +60,17 @@ def choose_torch_place(
     return TorchPlace(device, dtype, attention, why, fell_back)
 
 
+def settle_attention(place: TorchPlace, torch: Any) -> None:
+    """Keep cuDNN's attention out, which torch prefers on Hopper and Blackwell cards.
+
+    It plans anew, for tens of milliseconds of the host, whenever a shape is new to a thread, and
+    keeps every plan; prompts, texts to align and batches have ever new ones. And it is the one
+    that gives up on shapes ("No execution plans support the graph"). It holds for the process.
+    """
+    if place.on_card:
+        torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def flash_missing() -> str:
     """Why flash-attn cannot be used; empty where it can."""
     if find_spec("flash_attn") is None:
