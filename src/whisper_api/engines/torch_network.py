@@ -22,7 +22,9 @@ def encode(encoder: Any, mels: Any) -> Any:
     """``[windows, mels, frames]`` -> ``[windows, frames / 2, width]`` by a WhisperEncoder."""
     states = functional.gelu(encoder.conv1(mels))
     states = functional.gelu(encoder.conv2(states)).permute(0, 2, 1)
-    states = states + encoder.embed_positions.weight[: states.shape[1]]
+    # Sums keep the order in memory of their first number: without a copy every layer would go
+    # through what lies across.
+    states = states.contiguous() + encoder.embed_positions.weight[: states.shape[1]]
     for layer in encoder.layers:
         states = layer(states, None)
         # transformers 4 answers with a tuple.
