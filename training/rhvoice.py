@@ -77,8 +77,10 @@ def _joined(folder: Path) -> Path:
     chosen = {"languages": _MORE, "voices": voices}
     for kind, names in chosen.items():
         Path(folder, kind).mkdir()
-        for source in (*Path(DEBIAN, kind).iterdir(), *(more / kind / name for name in names)):
-            Path(folder, kind, source.name).symlink_to(source)
+        found = {name: more / kind / name for name in names}
+        found |= {source.name: source for source in Path(DEBIAN, kind).iterdir()}
+        for name, source in found.items():
+            Path(folder, kind, name).symlink_to(source)
     return folder
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from unittest import mock
 
 import numpy as np
@@ -88,51 +88,50 @@ async def held(engine: Stepping) -> None:
     assert await asyncio.to_thread(engine.held.wait, PATIENCE_S)
 
 
+@asynccontextmanager
+async def held_up(
+    engine: Stepping,
+) -> AsyncIterator[tuple[Scheduler, Callable[..., Ticket], list[asyncio.Task[Decoded]]]]:
+    """As ``working``, with a batch of a long file in the engine, which ends well in the end."""
+    with working(engine) as (scheduler, admit):
+        long = ask(admit(LONG), "long", 8)
+        await held(engine)
+        yield scheduler, admit, long
+        engine.go_on.set()
+        await asyncio.gather(*long)
+        await scheduler.close()
+
+
 @pytest.mark.parametrize("passing", ["steps", "spare"])
 async def test_a_clip_passes_a_batch_that_runs(passing: str) -> None:
     engine = Stepping(passing)
-    with working(engine) as (scheduler, admit):
-        file, clip = admit(LONG), admit(SHORT)
-        long = ask(file, "long", 8)
-        await held(engine)
-        await asyncio.wait_for(asyncio.gather(*ask(clip, "short", 1)), PATIENCE_S)
+    async with held_up(engine) as (scheduler, admit, long):
+        await asyncio.wait_for(asyncio.gather(*ask(admit(SHORT), "short", 1)), PATIENCE_S)
         assert not any(task.done() for task in long)
         assert scheduler.state().running_batches == 1
-        engine.go_on.set()
-        await asyncio.gather(*long)
-        assert engine.done == [("short 0",), tuple(f"long {n}" for n in range(8))]
-        await scheduler.close()
+    assert engine.done == [("short 0",), tuple(f"long {n}" for n in range(8))]
 
 
 @pytest.mark.parametrize("passing", ["steps", "spare"])
 async def test_few_pass_at_once_and_all_of_them_pass(passing: str) -> None:
     engine = Stepping(passing)
-    with working(engine) as (scheduler, admit):
-        file, clips = admit(LONG), [admit(SHORT) for _ in range(2 * PASSING_WINDOWS)]
-        long = ask(file, "long", 8)
-        await held(engine)
+    async with held_up(engine) as (_, admit, long):
+        clips = [admit(SHORT) for _ in range(2 * PASSING_WINDOWS)]
         short = [task for n, clip in enumerate(clips) for task in ask(clip, f"short {n}", 1)]
         await asyncio.wait_for(asyncio.gather(*short), PATIENCE_S)
         assert not any(task.done() for task in long)
         assert all(len(keys) <= PASSING_WINDOWS for keys in engine.done)
         assert len(engine.done) < len(clips)  # those that came together share a batch
-        engine.go_on.set()
-        await asyncio.gather(*long)
-        await scheduler.close()
 
 
 async def test_long_requests_pass_nobody() -> None:
     engine = Stepping()
-    with working(engine) as (scheduler, admit):
-        first, second = admit(LONG), admit(LONG)
-        long = ask(first, "long", 8)
-        await held(engine)
-        other = ask(second, "other", 1)
+    async with held_up(engine) as (_, admit, _long):
+        other = ask(admit(LONG), "other", 1)
         assert not (await asyncio.wait(other, timeout=0.05))[0]
         engine.go_on.set()
-        await asyncio.gather(*long, *other)
-        assert [len(keys) for keys in engine.done] == [8, 1]
-        await scheduler.close()
+        await asyncio.gather(*other)
+    assert [len(keys) for keys in engine.done] == [8, 1]
 
 
 async def test_a_batch_that_began_with_a_short_request_takes_no_long_windows() -> None:
@@ -150,18 +149,15 @@ async def test_a_batch_that_began_with_a_short_request_takes_no_long_windows() -
 async def test_what_does_not_fit_beside_a_batch_runs_after_it(passing: str) -> None:
     engine = Stepping(passing)
     engine.refuses = 1
-    with working(engine) as (scheduler, admit):
-        file, clip, late = admit(LONG), admit(SHORT), admit(SHORT)
-        long = ask(file, "long", 8)
-        await held(engine)
+    async with held_up(engine) as (_, admit, _long):
+        clip, late = admit(SHORT), admit(SHORT)
         short = ask(clip, "short", 1)
         await until(lambda: not engine.refuses)
         # Nor does anybody else pass for a while.
         assert not (await asyncio.wait([*short, *ask(late, "late", 1)], timeout=0.05))[0]
         engine.go_on.set()
-        await asyncio.gather(*long, *short)
+        await asyncio.gather(*short)
         assert engine.done[:2] == [tuple(f"long {n}" for n in range(8)), ("short 0",)]
-        await scheduler.close()
 
 
 async def test_a_batch_whose_callers_are_gone_ends_at_its_next_step(
@@ -182,18 +178,12 @@ async def test_a_batch_whose_callers_are_gone_ends_at_its_next_step(
 
 @pytest.mark.parametrize("passing", ["steps", "spare"])
 async def test_audio_that_cannot_be_read_fails_alone(passing: str) -> None:
-    engine = Stepping(passing)
-    with working(engine) as (scheduler, admit):
-        file, clip = admit(LONG), admit(SHORT)
-        long = ask(file, "long", 8)
-        await held(engine)
+    async with held_up(Stepping(passing)) as (_, admit, long):
+        clip = admit(SHORT)
         with pytest.raises(EngineError, match="memory is short"):
             await ask(clip, "bad", 1, broken)[0]
         await asyncio.wait_for(asyncio.gather(*ask(clip, "short", 1)), PATIENCE_S)
         assert not any(task.done() for task in long)
-        engine.go_on.set()
-        await asyncio.gather(*long)
-        await scheduler.close()
 
 
 @pytest.mark.parametrize("passing", ["steps", "spare"])
@@ -201,27 +191,19 @@ async def test_the_log_tells_of_an_engine_that_fails_on_a_guest(
     passing: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = Stepping(passing)
-    with working(engine) as (scheduler, admit):
-        file, clip = admit(LONG), admit(SHORT)
-        long = ask(file, "long", 8)
-        await held(engine)
+    async with held_up(engine) as (_, admit, _long):
         failing = mock.patch.object(engine, "decode", side_effect=EngineError("no such kernel"))
         with failing, pytest.raises(EngineError, match="no such kernel"):
-            await asyncio.wait_for(asyncio.gather(*ask(clip, "bad", 1)), PATIENCE_S)
+            await asyncio.wait_for(asyncio.gather(*ask(admit(SHORT), "bad", 1)), PATIENCE_S)
         told = [record.getMessage() for record in caplog.records]
         assert told == ["engine failed on a batch of 1 windows: no such kernel"]
-        engine.go_on.set()
-        await asyncio.gather(*long)
-        await scheduler.close()
 
 
 @pytest.mark.parametrize("passing", ["steps", "spare"])
 async def test_whatever_a_guest_raises_only_the_guest_has_it(passing: str) -> None:
     engine = Stepping(passing)
-    with working(engine) as (scheduler, admit):
-        file, clip = admit(LONG), admit(SHORT)
-        long = ask(file, "long", 8)
-        await held(engine)
+    async with held_up(engine) as (scheduler, admit, long):
+        clip = admit(SHORT)
         broken_engine = mock.patch("whisper_api.batching.compute", side_effect=ZeroDivisionError)
         with broken_engine, pytest.raises(ZeroDivisionError):
             await asyncio.wait_for(asyncio.gather(*ask(clip, "bad", 1)), PATIENCE_S)
@@ -229,7 +211,6 @@ async def test_whatever_a_guest_raises_only_the_guest_has_it(passing: str) -> No
         engine.go_on.set()
         await asyncio.gather(*long)
         assert scheduler.state().running_batches == 0
-        await scheduler.close()
 
 
 @pytest.mark.parametrize("passing", ["steps", "spare"])
@@ -250,10 +231,8 @@ async def test_a_clip_passes_the_batch_that_began_before_it_in_the_same_turn(pas
 @pytest.mark.parametrize("passing", ["steps", "spare"])
 async def test_tasks_pass_tasks_alone(passing: str) -> None:
     engine = Stepping(passing)
-    with working(engine) as (scheduler, admit):
-        file, task = admit(LONG), admit(SHORT, Lane.TASK)
-        long = ask(file, "long", 8)
-        await held(engine)
+    async with held_up(engine) as (_, admit, long):
+        task = admit(SHORT, Lane.TASK)
         short = ask(task, "short", 1)
         assert not (await asyncio.wait(short, timeout=0.05))[0]
         engine.go_on.set()
@@ -266,7 +245,6 @@ async def test_tasks_pass_tasks_alone(passing: str) -> None:
         assert not any(one.done() for one in more)
         engine.go_on.set()
         await asyncio.gather(*more)
-        await scheduler.close()
 
 
 async def test_what_nobody_waited_for_does_not_count_as_done() -> None:
