@@ -6,6 +6,8 @@ CONFIG ?=
 PYTHON ?=
 VENV ?= .venv
 ARGS ?=
+# A file's tests stay together, for their servers, and those in a browser stay last.
+PYTEST = "$(BIN)/python" -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 ifeq ($(OS),Windows_NT)
   BIN := $(VENV)/Scripts
@@ -36,10 +38,10 @@ run: $(RUNTIME) ## start the server: PORT=5042 MODEL=bundled CONFIG=config.json
 	@exec "$(BIN)/whisper-api" serve $(if $(CONFIG),--config "$(CONFIG)") $(if $(PORT),--port "$(PORT)") $(if $(MODEL),--model "$(MODEL)") $(ARGS)
 
 test: $(DEV) ## fast tests
-	@"$(BIN)/python" -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 test-all: $(DEV) ## slow tests too
-	@"$(BIN)/python" -m pytest -m "not gpu" $(ARGS)
+	@$(PYTEST) -m "not gpu" $(ARGS)
 
 lint: $(DEV) ## style of the code
 	@"$(BIN)/ruff" check . && "$(BIN)/ruff" format --check .

@@ -16,6 +16,7 @@ import trustme
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 HOST = "speech.example.com"
+KINDS = ["nginx", "caddy"]
 ROOT_CADDY = "{\n\tadmin off\n\tauto_https off\n}\n"
 
 
