@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import wave
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,8 +34,17 @@ Encode = Callable[[bytes, str], bytes]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests in a browser come last: Playwright's event loop stays in the thread of the tests."""
+    """Tests in a browser come last: Playwright's event loop stays in the thread of the tests.
+
+    Ids are made unique, since xdist runs one test an id: pytest 9.2 gives schemathesis' the same.
+    """
     items.sort(key=lambda item: "browser" in getattr(item, "fixturenames", ()))
+    for item in items:
+        if item.name not in item.nodeid and item.parent is not None:
+            item._id = item.parent.id.child(item.name)
+    twice = [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]
+    if twice:
+        raise pytest.UsageError(f"several tests share an id: {', '.join(twice)}")
 
 
 _CODECS = {"mp3": "mp3", "m4a": "aac", "webm": "libopus", "flac": "flac", "ogg": "libopus"}
