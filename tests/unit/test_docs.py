@@ -74,26 +74,29 @@ def dashboard_queries() -> str:
 
 
 CODE_NAMES = {"default_code", "code"}
+CODE_TUPLES = {"errors.py", "probes.py"}
 NO_CODES = {"diarized_json", "model_"}
 """Texts that stand in an expression for a code without being one."""
 
 
 def error_codes() -> set[str]:
-    """Every text that the code gives as an error's ``code``."""
+    """Every text that the code gives as an error's ``code``, or returns last as ``X, "code"``."""
     found = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             keyword = isinstance(node, ast.keyword) and node.arg == "code"
             named = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in CODE_NAMES
-            for part in ast.walk(node) if keyword or named else ():
-                if isinstance(part, ast.Constant) and isinstance(part.value, str):
-                    found.add(part.value)
-    return {code for code in found if re.fullmatch(r"[a-z]+(_[a-z0-9]+)+|timeout|overloaded", code)}
+            parts = list(ast.walk(node)) if keyword or named else []
+            if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):
+                parts += node.value.elts[-1:] if path.name in CODE_TUPLES else []
+            found |= {p.value for p in parts if isinstance(p, ast.Constant) and p.value}
+    form = re.compile(r"[a-z]+(_[a-z0-9]+)+|timeout|overloaded")
+    return {code for code in found if isinstance(code, str) and form.fullmatch(code)}
 
 
 def test_every_error_code_is_documented() -> None:
     codes = error_codes()
-    assert {"invalid_value", "file_too_large", "unsupported_value"} <= codes
+    assert {"invalid_value", "file_too_large", "unsupported_value", "unknown_url"} <= codes
     listed = set(re.findall(r"^\| `(\w+)` \|", DOCS["api.md"].split("| code |")[1], re.MULTILINE))
     assert codes - listed - NO_CODES == set()
 

@@ -142,3 +142,18 @@ def test_a_python_without_venv_says_what_helps(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert done.stderr.count("\n") == 1
     assert "apt install python3-venv" in done.stderr
+
+
+def test_a_checkout_that_nobody_installed_can_be_imported(tmp_path: Path) -> None:
+    """As ``benchmarks/gpu.py`` is run on a borrowed machine."""
+    copy = tmp_path / "whisper_api" / "__init__.py"
+    copy.parent.mkdir()
+    copy.write_bytes((PACKAGE / "__init__.py").read_bytes())
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import whisper_api; print(whisper_api.__version__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "0+checkout", done.stderr

@@ -42,7 +42,7 @@ class ModelSettings(Section):
             json_schema_extra={"limits": "auto, cpu, mps, cuda or cuda:N"},
         ),
     ] = "auto"
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    """``auto``, ``cpu``, ``mps`` (with the transformers engine), ``cuda`` or ``cuda:N``."""
     device_id: Annotated[int, Field(ge=0, le=63)] | None = None
     """Which accelerator, where there are several; none takes the emptiest."""
     compute_type: str = "auto"
