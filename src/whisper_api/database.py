@@ -37,6 +37,7 @@ host that is lost without a word would hold every thread, though another one has
 _MIGRATION_LOCK = 7_405_042
 """Key of the PostgreSQL lock under which one process at a time migrates."""
 _DISK_FULL = "53100"
+_READ_ONLY = "25006"  # what a standby says until it has taken over
 
 _migrating = threading.Lock()
 
@@ -191,7 +192,8 @@ def _is_away(error: DBAPIError) -> bool:
         name = getattr(error.orig, "sqlite_errorname", "")
         return name != "SQLITE_ERROR" and isinstance(error.orig, sqlite3.DatabaseError)
     away = (sa.exc.OperationalError, sa.exc.InterfaceError)
-    return error.connection_invalidated or isinstance(error, away)
+    read_only = getattr(error.orig, "sqlstate", None) == _READ_ONLY
+    return read_only or error.connection_invalidated or isinstance(error, away)
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:

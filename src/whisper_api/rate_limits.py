@@ -43,6 +43,10 @@ class _Counters:
         stats = await self.fixed.get_window_stats(day, "audio", who)
         return allowed, _standing("audio-seconds", day.amount, stats)
 
+    async def give_back(self, day: RateLimitItemPerDay, who: str, cost: int) -> None:
+        # ``limits`` has no word for it; its storages add whatever they are given.
+        await self.fixed.storage.incr(day.key_for("audio", who), day.get_expiry(), amount=-cost)
+
 
 class RateLimits:
     """The counts of one process, or of all that share its storage."""
@@ -92,8 +96,7 @@ class RateLimits:
         minutes = allowance.audio_minutes_per_day
         if minutes is None:
             return None
-        item = RateLimitItemPerDay(max(1, math.ceil(minutes * 60)))
-        cost = math.ceil(seconds)
+        item, cost = _day(minutes), math.ceil(seconds)
         try:
             allowed, standing = await self._counters().spend(item, who, cost)
         except StorageError as error:
@@ -108,6 +111,16 @@ class RateLimits:
             )
         return standing
 
+    async def give_audio_back(self, who: str, allowance: Allowance, seconds: float) -> None:
+        """Take back what ``spend_audio`` counted for work that was then refused."""
+        minutes, cost = allowance.audio_minutes_per_day, math.ceil(seconds)
+        if minutes is None or not cost:
+            return
+        try:
+            await self._counters().give_back(_day(minutes), who, cost)
+        except StorageError as error:
+            await self._alone(error).give_back(_day(minutes), who, cost)
+
     def _counters(self) -> _Counters:
         return self._shared or self._own
 
@@ -116,6 +129,10 @@ class RateLimits:
             self._failing = True
             log.error("rate_limit_storage failed, counting alone: %s", error.storage_error)
         return self._own
+
+
+def _day(minutes: float) -> RateLimitItemPerDay:
+    return RateLimitItemPerDay(max(1, math.ceil(minutes * 60)))
 
 
 def _shared(address: str) -> _Counters | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
@@ -15,6 +18,10 @@ class Meter(Protocol):
         Raises:
             RateLimited: the caller has not so much left.
         """
+        ...
+
+    async def give_back(self, seconds: float) -> None:
+        """Take back what was counted for work that was then refused."""
         ...
 
 
@@ -35,3 +42,15 @@ async def spend_audio(seconds: float) -> None:
     meter = meter_var.get()
     if meter is not None:
         await meter.spend(seconds)
+
+
+@asynccontextmanager
+async def audio_spent(seconds: float) -> AsyncGenerator[None, None]:
+    """As ``spend_audio``, for work that is accepted within: where it is refused, nothing counts."""
+    await spend_audio(seconds)
+    try:
+        yield
+    except BaseException:
+        if (meter := meter_var.get()) is not None:
+            await asyncio.shield(meter.give_back(seconds))
+        raise

@@ -118,7 +118,7 @@ class Webhooks:
                 task_id=task_id,
                 url=url,
                 event=event,
-                payload=json.dumps(content, ensure_ascii=False),
+                payload=json.dumps(content),
                 status="pending",
                 attempts=0,
                 created_at=now,
@@ -167,6 +167,9 @@ class Webhooks:
                         task.add_done_callback(sending.discard)
                 except CapacityError as error:
                     log.debug("webhooks wait: %s", error.message)
+                except Exception:
+                    # Nobody would start this again; the next look may find the cause gone.
+                    log.exception("webhooks could not be looked up")
                 await asyncio.sleep(LOOK_S)
         finally:
             for task in sending:

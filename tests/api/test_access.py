@@ -17,7 +17,7 @@ from whisper_api.api.access import ApiKey, RateLimit, SameOrigin
 from whisper_api.api.auth import Authenticator, address_group, caller_of, require_admin
 from whisper_api.api.errors import duration
 from whisper_api.config import Settings
-from whisper_api.errors import PermissionRefused
+from whisper_api.errors import Overloaded, PermissionRefused
 from whisper_api.keys import KeyRing
 from whisper_api.rate_limits import RateLimits
 from whisper_api.types import Caller
@@ -118,6 +118,28 @@ async def test_a_keys_audio_is_limited(open_app: Any, make_wav: Any) -> None:
         assert int(much.headers["retry-after"]) > 120
 
 
+async def test_audio_of_a_refused_task_is_not_counted(
+    open_app: Any, make_wav: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wav = make_wav({0.5: 7}, 5)
+    async with open_app(keys=KEYS) as client:
+
+        async def full(*_: Any, **__: Any) -> None:
+            raise Overloaded("The queue is full.")
+
+        async def send() -> httpx.Response:
+            headers = bearer("sk-bob")
+            answer: httpx.Response = await client.post(
+                f"{URL}/async", files={"file": wav}, headers=headers
+            )
+            return answer
+
+        with monkeypatch.context() as patch:
+            patch.setattr(client.app.state.runtime.tasks, "submit", full)
+            assert problem(await send())["code"] == "overloaded"
+        assert (await send()).status_code == 202
+
+
 async def test_without_keys_addresses_are_limited(open_app: Any, make_wav: Any) -> None:
     wav = make_wav({0.5: 7}, 1)
     async with open_app(requests_per_minute=1, trusted_proxies=("127.0.0.0/8",)) as client:
@@ -179,6 +201,25 @@ async def test_pages_of_other_sites_are_kept_out(
         if status == 403:
             assert problem(answer)["code"] == "cross_site_refused"
             assert "access-control-allow-origin" not in answer.headers
+
+
+async def test_pages_of_other_sites_cannot_name_files_of_the_server(open_app: Any) -> None:
+    """The door is open to them for audio that they have."""
+    headers = {"origin": "https://evil.example"}
+    async with open_app() as client:
+        answer = await client.post(
+            f"{URL}/async", json={"file_path": "/srv/talk.wav"}, headers=headers
+        )
+        assert answer.status_code == 403
+        assert problem(answer)["code"] == "cross_site_refused"
+        other = await client.post(f"{URL}/async", json={"audio_id": "none"}, headers=headers)
+        assert problem(other)["code"] == "not_found"
+    async with open_app(keys=KEYS) as client:
+        headers |= bearer("sk-ann")
+        answer = await client.post(
+            f"{URL}/async", json={"file_path": "/srv/talk.wav"}, headers=headers
+        )
+        assert problem(answer)["code"] == "path_refused"
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/config", "/docs", "/v1/models", "/ready"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.api.conftest import running
 from tests.conftest import MakeWav
 from tests.waiting import until
 
+from whisper_api.api import tasks as module
 from whisper_api.tasks.service import Tasks
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -142,6 +144,52 @@ async def test_bad_submissions_are_refused_and_leave_nothing(
     assert answer.status_code == status, answer.text
     assert await code(answer) == wanted
     assert (await app.get("/v1/tasks?limit=100")).json()["data"] == before
+
+
+async def test_half_a_character_in_a_text_does_no_harm(
+    app: httpx.AsyncClient, make_wav: MakeWav
+) -> None:
+    """What is left of an emoji that a JavaScript program has cut in two."""
+    wav = base64.b64encode(make_wav({0.5: 7}, 1)).decode()
+    body = {"file": wav, "prompt": "hi \ud83d", "keywords": ["k\udc00"], "language": "en"}
+    json_kind = {"content-type": "application/json"}
+    answer = await app.post(SUBMIT, content=json.dumps(body).encode(), headers=json_kind)
+    assert answer.status_code == 202, answer.text
+    form = {"keywords": '["k\\ud83d"]', "language": "en"}
+    other = await submit(app, make_wav({0.5: 7}, 1), **form)
+    for ident in (answer.json()["id"], other["id"]):
+        assert (await ended(app, ident))["status"] == "completed"
+    assert (await app.get("/v1/tasks")).status_code == 200
+    for name in ("url", "file_path", "audio_id", "callback_url"):
+        body = {"audio_id": "audio_none", name: "http://a\ud83d/"}
+        if name in ("url", "file_path"):
+            del body["audio_id"]
+        wrong = await app.post(SUBMIT, content=json.dumps(body).encode(), headers=json_kind)
+        assert 400 <= wrong.status_code < 500, (name, wrong.text)
+
+
+async def test_long_results_are_written_off_the_event_loop(
+    app: httpx.AsyncClient, make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await submit(app, make_wav({0.5: 7}, 1), response_format="verbose_json")
+    assert (await ended(app, made["id"]))["status"] == "completed"
+    threads = []
+
+    def watched(name: str) -> None:
+        real = getattr(module, name)
+
+        def call(*args: Any) -> Any:
+            threads.append((name, threading.current_thread() is threading.main_thread()))
+            return real(*args)
+
+        monkeypatch.setattr(module, name, call)
+
+    for name in ("render", "with_result"):
+        watched(name)
+    whole = (await app.get(f"/v1/tasks/{made['id']}")).json()
+    alone = (await app.get(f"/v1/tasks/{made['id']}/result")).json()
+    assert whole["result"] == alone
+    assert threads == [("render", False), ("with_result", False), ("render", False)]
 
 
 async def test_tasks_are_listed_in_pages_and_by_status(

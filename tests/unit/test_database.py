@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -19,7 +20,7 @@ from alembic.migration import MigrationContext
 from pydantic import SecretStr
 
 from whisper_api.config import Settings, load_settings
-from whisper_api.database import Database
+from whisper_api.database import Database, named_errors
 from whisper_api.errors import DatabaseUnavailable, SettingsError, StorageFull
 from whisper_api.tables import audio, metadata
 from whisper_api.tasks.durable import _engine as steps_engine
@@ -211,3 +212,11 @@ def test_processes_that_start_together_migrate_once(postgres_url: str, tmp_path:
         command = [sys.executable, "-c", code, str(tmp_path), url]
         started = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(3)]
         assert [(p.communicate()[1], p.returncode) for p in started] == [(b"", 0)] * 3
+
+
+def test_a_standby_that_has_not_taken_over_is_away() -> None:
+    refused = psycopg.errors.ReadOnlySqlTransaction("cannot execute UPDATE")
+    with pytest.raises(DatabaseUnavailable), named_errors():
+        raise sa.exc.InternalError("UPDATE tasks", {}, refused)
+    with pytest.raises(sa.exc.InternalError), named_errors():
+        raise sa.exc.InternalError("UPDATE tasks", {}, psycopg.errors.InternalError_())

@@ -83,6 +83,16 @@ async def test_audio_is_counted_by_its_seconds(storage: str) -> None:
     assert await counts.spend_audio("ann", Allowance(), 1e6) is None
 
 
+async def test_audio_of_refused_work_is_given_back(storage: str) -> None:
+    counts = limits(storage)
+    await counts.spend_audio("ann", TWO, 60)
+    await counts.give_audio_back("ann", TWO, 20.5)
+    left = await counts.spend_audio("ann", TWO, 10)
+    assert left is not None
+    assert left.remaining == 11
+    await counts.give_audio_back("ann", Allowance(), 20)
+
+
 async def test_servers_on_one_redis_count_together(redis_address: str) -> None:
     one, two = limits(redis_address), limits(redis_address)
     await one.take_request("shared", TWO)

@@ -87,6 +87,9 @@ class Meter:
     async def spend(self, seconds: float) -> None:
         self.spent += seconds
 
+    async def give_back(self, seconds: float) -> None:
+        self.spent -= seconds
+
 
 @asynccontextmanager
 async def remote(folder: Path, **more: Any) -> AsyncIterator[tuple[RemoteStream, Runtime]]:

@@ -207,6 +207,23 @@ async def test_what_is_queued_goes_out_after_a_restart(
     assert kept == ["task.failed", "task.completed"]
 
 
+async def test_an_unforeseen_error_does_not_end_the_sending(
+    send: Send, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real, fails = Webhooks._due, [RuntimeError("nobody foresaw this")]
+
+    async def due(hooks: Webhooks, most: int) -> list[Delivery]:
+        if fails:
+            raise fails.pop()
+        return await real(hooks, most)
+
+    monkeypatch.setattr(Webhooks, "_due", due)
+    async with Site({"/hook": b"ok"}) as site:
+        await send(f"{site.url}/hook", "delivered")
+    assert not fails
+    assert "nobody foresaw this" in caplog.text
+
+
 async def test_a_delivery_is_sent_once_more_under_its_old_id(
     send: Send, database: Database, tmp_path: Path
 ) -> None:

@@ -161,6 +161,10 @@ class _VisitorMeter:
         """Count audio before it is worked on."""
         await self._limits.spend_audio(self._visitor.identity, self._visitor.allowance, seconds)
 
+    async def give_back(self, seconds: float) -> None:
+        """Take back what was counted for refused work."""
+        await self._limits.give_audio_back(self._visitor.identity, self._visitor.allowance, seconds)
+
 
 def starts_work(scope: Scope) -> bool:
     """Whether a request makes the server transcribe something."""

@@ -9,12 +9,13 @@ from functools import partial
 
 from fastapi import Request
 
+from whisper_api.api.access import is_cross_site
 from whisper_api.api.auth import caller_of
 from whisper_api.api.forms import read_json, read_upload, take_text
 from whisper_api.api.json_stream import read_any, read_base64
 from whisper_api.api.options import Fields
 from whisper_api.audio.scratch import Scratch
-from whisper_api.errors import Conflict, InvalidOption
+from whisper_api.errors import Conflict, CrossSiteRefused, InvalidOption
 from whisper_api.runtime import Runtime
 from whisper_api.types import AudioFile, Caller
 
@@ -78,6 +79,9 @@ async def from_any(request: Request, runtime: Runtime, scratch: Scratch) -> Sour
         )
     if file is not None:
         return Source(Fields.from_json(body), partial(_given, file), "base64")
+    if named == ["file_path"] and not caller_of(request).key and is_cross_site(request.headers):
+        # This door is open to other sites' pages, as ``/local`` is not: a key would be a consent.
+        raise CrossSiteRefused
     text = take_text(body, named[0])
     intake = runtime.intake
     fetch = {

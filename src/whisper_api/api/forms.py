@@ -18,6 +18,7 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from whisper_api.api.options import whole
 from whisper_api.audio.scratch import Scratch
 from whisper_api.audio.sources import Intake, UploadWriter
 from whisper_api.errors import AudioMissing, InvalidOption, RequestError
@@ -98,7 +99,7 @@ def take_text(body: dict[str, Any], name: str) -> str:
     value = body.pop(name, None)
     if not isinstance(value, str) or not value.strip():
         raise InvalidOption(f"{name!r} is needed, as a text.", param=name, code="missing_field")
-    return value
+    return whole(value)
 
 
 @dataclass(slots=True)

@@ -323,7 +323,15 @@ def _texts(value: Any) -> list[str]:
         return ["true" if value else "false"]
     if isinstance(value, dict):
         return [json.dumps(value)]
-    return [str(value)]
+    return [whole(str(value))]
+
+
+def whole(text: str) -> str:
+    """``text`` with U+FFFD for halves of surrogate pairs, which no encoding can write.
+
+    JSON can hold them: programs whose texts are UTF-16 cut emojis in two.
+    """
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _json(text: str) -> Any:

@@ -98,7 +98,9 @@ class Follower:
             status.append(task_body(record, attempt))
         if not record.status.finished:
             frames += [cursor.event("status", body.dump()) for body in status]
-        frames += [cursor.segment(segment) for segment in await self._segments(attempt)]
+        if segments := await self._segments(attempt):
+            # Of a long recording that has ended these are all, and take seconds to write.
+            frames += await asyncio.to_thread(lambda: [*map(cursor.segment, segments)])
         progress = progress_body(record, attempt)
         if progress != self._progress:
             self._progress = progress

@@ -32,7 +32,7 @@ from whisper_api.runtime import Runtime
 from whisper_api.tasks.record import Asked, Status, TaskRecord
 from whisper_api.tasks.service import Tasks
 from whisper_api.types import Task
-from whisper_api.usage import spend_audio
+from whisper_api.usage import audio_spent
 
 router = APIRouter(tags=["Tasks"], responses=schemas.ERRORS)
 
@@ -56,10 +56,10 @@ async def submit(request: Request) -> Response:
         file = await source.fetch()
         if visitor.allowance.audio_minutes_per_day is not None:
             file = await runtime.intake.measured(file)  # it may claim less than it holds
-        await spend_audio(file.duration or 0.0)
-        record = await runtime.tasks.submit(
-            file, asked, caller.key, callback_url=callback, source=source.kind, model=model.id
-        )
+        async with audio_spent(file.duration or 0.0):
+            record = await runtime.tasks.submit(
+                file, asked, caller.key, callback_url=callback, source=source.kind, model=model.id
+            )
     headers = {"location": f"/v1/tasks/{record.id}"}
     return JSONResponse(task_body(record).dump(), 202, headers)
 
@@ -96,9 +96,10 @@ async def detail(request: Request, task_id: str, response_format: Shape = None) 
     """Status, progress and error; a completed one has its ``result``, in any format."""
     tasks, record = await _find(request, task_id)
     body: dict[str, Any] = task_body(record, tasks.attempt(record.id)).dump()
-    if record.status is Status.COMPLETED:
-        body["result"] = _content(await _result(request, record, response_format))
-    return JSONResponse(body)
+    if record.status is not Status.COMPLETED:
+        return JSONResponse(body)
+    answer = await _result(request, record, response_format)
+    return await asyncio.to_thread(with_result, body, answer)
 
 
 @router.get("/v1/tasks/{task_id}/result", summary="A task's transcript", response_model=None)
@@ -211,11 +212,12 @@ async def _result(request: Request, record: TaskRecord, shape: str | None) -> Re
     )
     transcript = await tasks.transcript(record)
     spent = (record.finished_at or 0.0) - (record.started_at or 0.0)
-    return render(transcript, wanted, perf_counter() - spent)
+    # Seconds of work where the recording is hours long.
+    return await asyncio.to_thread(render, transcript, wanted, perf_counter() - spent)
 
 
-def _content(response: Response) -> Any:
-    """A rendered answer as a member of another."""
-    if isinstance(response, JSONResponse):
-        return json.loads(bytes(response.body))
-    return bytes(response.body).decode()
+def with_result(body: dict[str, Any], answer: Response) -> Response:
+    """``body`` with a rendered answer as its ``result``."""
+    text = bytes(answer.body)
+    body["result"] = json.loads(text) if isinstance(answer, JSONResponse) else text.decode()
+    return JSONResponse(body)

@@ -20,7 +20,7 @@ from whisper_api.tasks.record import Asked, Status, TaskRecord
 from whisper_api.tasks.request_store import RequestStore, Standing
 from whisper_api.tasks.service import Tasks
 from whisper_api.types import AudioFile, Lane, Options
-from whisper_api.usage import owner_var, spend_audio
+from whisper_api.usage import audio_spent, owner_var, spend_audio
 
 log = logging.getLogger(__name__)
 
@@ -108,8 +108,8 @@ class RemoteStream:
         """
         del scratch, progress
         async with self._scheduler.admit(lane, file.duration or 0.0) as ticket:
-            await spend_audio(file.duration or 0.0)
-            record = await self._hand_over(file, Asked(options=options, model=model), lane)
+            async with audio_spent(file.duration or 0.0):
+                record = await self._hand_over(file, Asked(options=options, model=model), lane)
             try:
                 async for update in self._follow(record, ticket):
                     yield update
