@@ -100,7 +100,7 @@ class UploadStore:
         """
         upload = self._load(ident) if _ID.fullmatch(ident) else None
         if upload is None or not caller.may_see(upload.owner) or upload.expires < self._clock():
-            raise NotFound(f"There is no upload {ident[:60]!r}.")
+            raise _missing(ident)
         return upload
 
     def path(self, ident: str) -> Path:
@@ -120,20 +120,23 @@ class UploadStore:
         self.get(ident, caller)
         handle = try_lock(self.path(ident))
         if handle is None:
+            if not self.path(ident).exists():
+                raise _missing(ident)
             raise Conflict("Another request writes to this upload.", code="upload_busy")
         upload = self._load(ident)  # once more: it may have changed before the lock
         if upload is None or offset != upload.offset:
             os.close(handle)
-            at = upload.offset if upload else 0
+            if upload is None:
+                raise _missing(ident)
             raise Conflict(
-                f"The upload is at offset {at}, not {offset}.",
+                f"The upload is at offset {upload.offset}, not {offset}.",
                 param="Upload-Offset",
                 code="offset_conflict",
             )
         return Append(self, upload, handle, checksum)
 
     def remove(self, ident: str, caller: Caller) -> None:
-        """Delete an upload.
+        """Delete an upload, also while another request or process writes to it.
 
         Raises:
             NotFound: as ``get``.
@@ -141,16 +144,33 @@ class UploadStore:
         self._delete(self.get(ident, caller).id)
 
     def sweep(self) -> int:
-        """Delete what has expired; the number of uploads deleted."""
-        gone = [upload for upload in self._all() if upload.expires < self._clock()]
+        """Delete what has expired or was deleted by half; the number of uploads deleted."""
+        now = self._clock()
+        gone = [
+            upload
+            for upload in self._all()
+            if upload.expires < now or not self.path(upload.id).exists()
+        ]
         for upload in gone:
             self._delete(upload.id)
         return len(gone)
 
     def keep(self, upload: Upload, offset: int) -> Upload:
-        """Note that ``offset`` bytes are safe; the expiry moves on."""
+        """Note that ``offset`` bytes are safe; the expiry moves on.
+
+        Raises:
+            NotFound: it was deleted meanwhile.
+        """
         grown = replace(upload, offset=offset, expires=self._expiry(self._clock()))
-        self._save(grown)
+        try:
+            self._save(grown)
+            # A deletion takes the bytes first: either it is seen here, or it sees what was saved.
+            there = self.path(upload.id).exists()
+        except FileNotFoundError:  # it took the draft
+            there = False
+        if not there:
+            self._delete(upload.id)
+            raise _missing(upload.id)
         return grown
 
     def _expiry(self, now: float) -> float:
@@ -179,7 +199,7 @@ class UploadStore:
         sync_folder(self._folder)
 
     def _delete(self, ident: str) -> None:
-        for ending in (".json", ".tmp", ".bin"):
+        for ending in (".bin", ".json", ".tmp"):
             (self._folder / f"{ident}{ending}").unlink(missing_ok=True)
 
 
@@ -202,6 +222,7 @@ class Append:
 
         Raises:
             FileTooLarge: more bytes than the upload announced.
+            NotFound: it was deleted meanwhile.
             StorageFull: no room; what came before counts.
         """
         if self._at + len(data) > self.upload.length:
@@ -219,6 +240,7 @@ class Append:
 
         Raises:
             ChecksumMismatch: they are others; they do not count.
+            NotFound: it was deleted meanwhile.
             StorageFull: no room.
         """
         if self._hash is not None and self._wanted and self._hash.digest() != self._wanted[1]:
@@ -247,6 +269,10 @@ class Append:
             self._file.flush()
             os.fsync(self._file.fileno())
             self.upload = self._store.keep(self.upload, self._at)
+
+
+def _missing(ident: str) -> NotFound:
+    return NotFound(f"There is no upload {ident[:60]!r}.")
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,3 +99,45 @@ def test_an_upload_belongs_to_the_key_that_made_it(store: UploadStore) -> None:
             refused(upload.id, two)
     with pytest.raises(NotFound):
         store.append(upload.id, two, 0)
+
+
+def test_a_delete_while_bytes_come_leaves_nothing(store: UploadStore) -> None:
+    upload = store.create(ME, 8, "a.wav")
+    with store.append(upload.id, ME, 0) as writer:
+        writer.write(b"0123")
+        store.remove(upload.id, ME)
+        with pytest.raises(NotFound):
+            writer.finish()
+    assert not list(store.path(upload.id).parent.iterdir())
+    with pytest.raises(NotFound):
+        store.append(upload.id, ME, 4)
+
+
+@pytest.mark.parametrize("between", ["open", "replace"])
+def test_a_delete_at_any_moment_of_a_write_leaves_nothing(
+    store: UploadStore, monkeypatch: pytest.MonkeyPatch, between: str
+) -> None:
+    upload = store.create(ME, 8, "a.wav")
+    with store.append(upload.id, ME, 0) as writer:
+        writer.write(b"0123")
+        real = getattr(Path, between)
+
+        def late(path: Path, *args: Any, **options: Any) -> Any:
+            if path.suffix == ".tmp":
+                store.remove(upload.id, ME)
+            return real(path, *args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, between, late)
+            with pytest.raises(NotFound):
+                writer.finish()
+    assert not list(store.path(upload.id).parent.iterdir())
+
+
+def test_a_delete_that_was_cut_off_is_finished_later(store: UploadStore) -> None:
+    upload = store.create(ME, 8, "a.wav")
+    store.path(upload.id).unlink()
+    with pytest.raises(NotFound):
+        store.append(upload.id, ME, 0)
+    assert store.sweep() == 1
+    assert not list(store.path(upload.id).parent.iterdir())
