@@ -5,14 +5,16 @@ import { request } from "./api.js";
 import { at } from "./place.js";
 import { key } from "./prefs.js";
 
-let lentFor = "";
+const AGAIN_MS = 6 * 3600e3; // half of the cookie's life
+
+let lent = { to: "", since: 0 };
 
 /** The address that an audio element may play. */
 export async function openable(path) {
   const given = key.get();
-  if (given && lentFor !== given) {
+  if (given && (lent.to !== given || Date.now() - lent.since > AGAIN_MS)) {
     await request("/v1/session", { method: "POST" });
-    lentFor = given;
+    lent = { to: given, since: Date.now() };
   }
   return at(path);
 }
