@@ -15,6 +15,7 @@ WhisperApiError
     UrlFailed                 a URL that could not be fetched
     PathRefused               a server path outside the allowed directories
     ModelNotFound
+    BodyStalled               nothing more of the request's body came
     DeadlineExceeded          slower than the caller said it would wait; may go on with a retry
     AuthenticationFailed      no key, or a wrong one
     PermissionRefused         a key that may not do this
@@ -165,6 +166,12 @@ class DeadlineExceeded(RequestError):
     """The transcript did not come before the client's own read timeout."""
 
     default_code = "deadline_exceeded"
+
+
+class BodyStalled(RequestError):
+    """Nothing more of the request's body came; send it again."""
+
+    default_code = "upload_stalled"
 
 
 class AuthenticationFailed(RequestError):

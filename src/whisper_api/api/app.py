@@ -32,6 +32,7 @@ from whisper_api.api.auth import Authenticator
 from whisper_api.api.forms import BODY_OVERHEAD, FIELD_LIMIT
 from whisper_api.api.guards import (
     BodyLimit,
+    BodyPatience,
     CatchAll,
     Cors,
     HostCheck,
@@ -129,6 +130,7 @@ def guards(settings: Settings, tracing: Tracing = OFF) -> list[Middleware]:
         Middleware(ApiKey, keys=keys),
         Middleware(RateLimit, limits=RateLimits(settings)),
         Middleware(BodyLimit, limit=_body_limit(settings)),
+        Middleware(BodyPatience, seconds=settings.body_timeout_s),
     ]
 
 

@@ -42,6 +42,7 @@ ANSWERS: dict[type[errors.WhisperApiError], Answer] = {
     errors.PathRefused: Answer(403),
     errors.ModelNotFound: Answer(404),
     errors.DeadlineExceeded: Answer(408),
+    errors.BodyStalled: Answer(408, headers={"connection": "close"}),
     errors.AuthenticationFailed: Answer(401, headers={"www-authenticate": "Bearer"}),
     errors.PermissionRefused: Answer(403),
     errors.NotFound: Answer(404),

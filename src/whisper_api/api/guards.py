@@ -5,6 +5,7 @@ Each takes ``app`` first and passes on what is not its business, WebSockets incl
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import re
@@ -239,6 +240,40 @@ class BodyLimit:
             return message
 
         await self.app(scope, counted, send)
+
+
+class BodyPatience:
+    """Gives up bodies that stop coming, as those of connections that died unseen."""
+
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
+        """``seconds`` is the longest silence; 0 waits for ever."""
+        self.app = app
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request.
+
+        Raises:
+            BodyStalled: the rest of the body does not come.
+        """
+        if scope["type"] != "http" or not self._seconds:
+            await self.app(scope, receive, send)
+            return
+        coming = True
+
+        async def awaited() -> Message:
+            nonlocal coming
+            if not coming:  # whoever asks now waits for the caller to leave
+                return await receive()
+            try:
+                async with asyncio.timeout(self._seconds):
+                    message = await receive()
+            except TimeoutError:
+                raise errors.BodyStalled from None
+            coming = message.get("more_body", False)
+            return message
+
+        await self.app(scope, awaited, send)
 
 
 def is_loopback(host: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 from collections.abc import Callable, Coroutine
 from email.utils import formatdate
 from typing import Any
@@ -20,6 +21,8 @@ from starlette.responses import Response
 from whisper_api.api.auth import caller_of
 from whisper_api.api.errors import count_failure, response_for
 from whisper_api.errors import (
+    BodyStalled,
+    ChecksumMismatch,
     ContentTypeRefused,
     InvalidOption,
     ProtocolMismatch,
@@ -133,23 +136,24 @@ async def overridden(request: Request, upload_id: str) -> Response:
 
 
 async def _receive(request: Request, writer: Append) -> Upload:
-    """Write the body; what came before the caller left is kept."""
+    """Write the body; what came before the caller left or fell silent is kept."""
     with writer:
         portion = bytearray()
-        left = False
+        cut: ClientDisconnect | BodyStalled | None = None
         try:
             async for chunk in request.stream():
                 portion += chunk
                 if len(portion) >= PORTION:
                     await asyncio.to_thread(writer.write, bytes(portion))
                     portion.clear()
-        except ClientDisconnect:
-            left = True
+        except (ClientDisconnect, BodyStalled) as error:
+            cut = error
         await asyncio.to_thread(writer.write, bytes(portion))
-        upload = await asyncio.to_thread(writer.finish)
-        if left:
-            raise ClientDisconnect
-        return upload
+        if cut is not None:
+            with contextlib.suppress(ChecksumMismatch):
+                await asyncio.to_thread(writer.finish)
+            raise cut
+        return await asyncio.to_thread(writer.finish)
 
 
 def _answer(status: int, headers: dict[str, str], upload: Upload | None = None) -> Response:

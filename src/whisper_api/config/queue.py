@@ -24,3 +24,5 @@ class QueueSettings(Section):
     tasks wait until nobody else does."""
     request_timeout_s: Annotated[float, Field(ge=1, le=604_800)] = 86_400
     """Longest time one request may take altogether."""
+    body_timeout_s: Annotated[float, Field(ge=0, le=86_400)] = 60
+    """Longest silence between two pieces of a request's body; then 408. 0 waits for ever."""
