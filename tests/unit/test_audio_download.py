@@ -15,7 +15,7 @@ from tests.waiting import PATIENCE_S
 from tests.webserver import Site, redirect
 
 from whisper_api.audio.decode import Decoder
-from whisper_api.audio.download import Allowed, fetch, is_public
+from whisper_api.audio.download import Allowed, fetch, is_public, post
 from whisper_api.audio.scratch import Scratch
 from whisper_api.audio.sources import Intake
 from whisper_api.config import FileValidation, Settings
@@ -93,6 +93,11 @@ async def test_other_urls_are_refused(url: str) -> None:
         await get(url, "0.0.0.0/0")
 
 
+async def test_a_url_that_cannot_be_encoded_fails() -> None:
+    with pytest.raises(UrlFailed):
+        await get("http://8.8.8.8/\ud800")
+
+
 async def test_a_name_with_one_private_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     resolver(monkeypatch, {"mixed.example": ["8.8.8.8", "127.0.0.1"]})
     with pytest.raises(UrlRefused):
@@ -135,11 +140,14 @@ async def test_the_next_address_is_tried(monkeypatch: pytest.MonkeyPatch) -> Non
         assert await get(f"http://files.example:{site.port}/x", "127.0.0.0/8") == SOUND
 
 
-async def test_tls_names_the_host_not_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def answering(monkeypatch: pytest.MonkeyPatch, silent: tuple[str, ...] = ()) -> list[httpx.Request]:
+    """Answer every request without a network, except to addresses that swallow packets."""
     sent: list[httpx.Request] = []
 
     def respond(request: httpx.Request) -> httpx.Response:
         sent.append(request)
+        if request.url.host in silent:
+            raise httpx.ConnectTimeout("", request=request)
         return httpx.Response(200, stream=httpx.ByteStream(b"x"))
 
     real = httpx.AsyncClient
@@ -149,6 +157,26 @@ async def test_tls_names_the_host_not_the_address(monkeypatch: pytest.MonkeyPatc
         return real(transport=httpx.MockTransport(respond), **options)
 
     monkeypatch.setattr(httpx, "AsyncClient", client)
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("seconds", "connecting"), [(300.0, [5, 5, 30]), (15.0, [5, 5, 15]), (6.0, [2, 2, 6])]
+)
+async def test_an_address_that_swallows_packets_leaves_time_for_the_next(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, connecting: list[float]
+) -> None:
+    sent = answering(monkeypatch, silent=("2606:4700::1", "2606:4700::2"))
+    resolver(monkeypatch, {"files.example": ["2606:4700::1", "2606:4700::2", "8.8.8.8"]})
+    assert await get("http://files.example/x", seconds=seconds) == b"x"
+    nobody = Allowed.parse(())
+    assert await post("http://files.example/x", b"", {}, allowed=nobody, seconds=seconds) == 200
+    assert [request.extensions["timeout"]["connect"] for request in sent] == connecting * 2
+    assert {request.extensions["timeout"]["read"] for request in sent} == {connecting[-1]}
+
+
+async def test_tls_names_the_host_not_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = answering(monkeypatch)
     resolver(monkeypatch, {"files.example": ["8.8.8.8"]})
     assert await get("https://Files.example/a%20b?q=1") == b"x"
     assert sent[0].url.host == "8.8.8.8"
@@ -204,6 +232,13 @@ async def test_redirects_are_followed_and_counted() -> None:
 async def test_every_redirect_is_checked(target: str) -> None:
     async with Site({"/x": redirect(target)}) as site:
         with pytest.raises(UrlRefused):
+            await get(f"{site.url}/x", *LOOPBACK)
+
+
+@pytest.mark.parametrize("target", ["http://[", "//]", "http://xn--/"])
+async def test_a_redirect_to_what_is_no_url_fails(target: str) -> None:
+    async with Site({"/x": redirect(target)}) as site:
+        with pytest.raises(UrlFailed):
             await get(f"{site.url}/x", *LOOPBACK)
 
 

@@ -38,6 +38,8 @@ _NEVER = tuple(
     )
 )
 CHUNK = 1 << 16
+CONNECT_S = 5.0
+"""Longest wait for one of a host's addresses while there is another one to try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ async def post(
     call = Call("POST", headers, body)
     with _failures(seconds):
         async with asyncio.timeout(seconds), _client(seconds) as client:
-            response = await _connect(client, _parse(url), allowed, call)
+            response = await _connect(client, _parse(url), allowed, call, seconds)
             await response.aclose()
             return response.status_code
 
@@ -118,7 +120,7 @@ async def fetch(
     """
     with _failures(seconds):
         async with asyncio.timeout(seconds), _client(seconds) as client:
-            response, final = await _follow(client, url, allowed, max_redirects)
+            response, final = await _follow(client, url, allowed, max_redirects, seconds)
             try:
                 _check(response)
                 name = unquote(final.path.rsplit("/", 1)[-1])
@@ -138,7 +140,7 @@ def _failures(seconds: float) -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise UrlFailed(f"The URL was not fetched within {seconds:.0f} seconds.") from error
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         raise UrlFailed(f"The URL could not be fetched ({type(error).__name__}).") from error
 
 
@@ -170,31 +172,41 @@ def _unwrap(address: Address) -> Address | None:
 
 
 async def _follow(
-    client: httpx.AsyncClient, url: str, allowed: Allowed, max_redirects: int
+    client: httpx.AsyncClient, url: str, allowed: Allowed, max_redirects: int, seconds: float
 ) -> tuple[httpx.Response, SplitResult]:
     for _ in range(max_redirects + 1):
         parts = _parse(url)
-        response = await _connect(client, parts, allowed, Call())
+        response = await _connect(client, parts, allowed, Call(), seconds)
         target = response.headers.get("location")
         if response.status_code not in _REDIRECTS or not target:
             return response, parts
         await response.aclose()
-        url = urljoin(url, target)
+        try:
+            url = urljoin(url, target)
+        except ValueError as error:
+            raise UrlFailed("The URL redirects to what is no URL.") from error
     raise UrlFailed(f"The URL redirects more than {max_redirects} times.")
 
 
 async def _connect(
-    client: httpx.AsyncClient, parts: SplitResult, allowed: Allowed, call: Call
+    client: httpx.AsyncClient, parts: SplitResult, allowed: Allowed, call: Call, seconds: float
 ) -> httpx.Response:
-    """Open ``parts`` at one of its host's addresses, in the order the resolver gave them."""
+    """Open ``parts`` at one of its host's addresses, in the order the resolver gave them.
+
+    A route may swallow packets, so no address but the last takes more than its share of
+    ``seconds``.
+    """
     host = parts.hostname or ""
     port = parts.port or _PORTS[parts.scheme]
     addresses = await _resolve(host, port, allowed)
     requests = [_request(client, parts, host, port, address, call) for address in addresses]
+    share = min(CONNECT_S, seconds / len(requests))
     for request in requests[:-1]:
+        limits = request.extensions["timeout"]
+        request.extensions["timeout"] = {**limits, "connect": min(share, limits["connect"])}
         try:
             return await client.send(request, stream=True)
-        except httpx.ConnectError:
+        except (httpx.ConnectError, httpx.ConnectTimeout):
             continue
     return await client.send(requests[-1], stream=True)
 
