@@ -86,6 +86,7 @@ class KeyRing:
         self._stamp = _stamp(self._path)
         self._keys = self._collect(read_keys(self._path))
         self._required = bool(self._keys)
+        self._failure = ""
         self._fresh_until = clock() + settings.keys_ttl_s
         # Its own: a caller's key must not wait for work on others' audio.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="keys")
@@ -105,12 +106,15 @@ class KeyRing:
         stamp = await read(self._thread, _stamp, self._path)
         if stamp == self._stamp:
             return
-        self._stamp = stamp
         try:
             self._keys = self._collect(await read(self._thread, read_keys, self._path))
         except SettingsError as error:
-            log.error("the keys stay as they were: %s", error.message)
+            # The stamp stays: who may read the file can change without it.
+            if error.message != self._failure:
+                log.error("the keys stay as they were: %s", error.message)
+            self._failure = error.message
             return
+        self._stamp, self._failure = stamp, ""
         self._required = self._required or bool(self._keys)
         log.info("keys read again: %d", len(self._keys))
 

@@ -116,6 +116,36 @@ async def test_a_lost_keys_file_does_not_open_the_server(
             keys.find("sk-a")
 
 
+async def test_a_keys_file_that_could_not_be_read_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who may read a file changes neither its time nor its size."""
+    settings = Settings(data_dir=tmp_path, keys_ttl_s=0)
+    write_keys(settings.keys_path, [KeyEntry(name="ann", hash=hash_of("sk-revoked"))])
+    keys = KeyRing(settings)
+    write_keys(settings.keys_path, [KeyEntry(name="bob", hash=hash_of("sk-b"))])
+
+    def refuse(*_: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", refuse)
+        for _ in range(3):
+            await keys.refresh()
+    assert keys.find("sk-revoked")
+    assert [record.levelname for record in caplog.records] == ["ERROR"]  # told once
+    await keys.refresh()
+    assert keys.find("sk-b")
+    with pytest.raises(AuthenticationFailed):
+        keys.find("sk-revoked")
+
+    settings.keys_path.write_text("junk")
+    await keys.refresh()
+    settings.keys_path.write_text("[1]")
+    await keys.refresh()
+    assert [record.levelname for record in caplog.records] == ["ERROR"] * 2
+
+
 def test_a_name_stands_for_one_key(tmp_path: Path) -> None:
     twice = [{"name": "a", "secret": "1"}, {"name": "a", "secret": "2"}]
     path = tmp_path / "config.json"
