@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -160,6 +161,26 @@ def test_json_values_mean_what_they_say() -> None:
     assert asked.options.temperature == 0.5
     assert asked.options.keywords == ("a",)
     assert asked.options.task == "translate"
+
+
+def nested(depth: int, wrap: Callable[[Any], Any]) -> Any:
+    value: Any = "x"
+    for _ in range(depth):
+        value = wrap(value)
+    return value
+
+
+@pytest.mark.parametrize(
+    "value", [nested(2000, lambda x: [x]), nested(100_000, lambda x: {"a": x})], ids=["[", "{"]
+)
+def test_json_nested_too_deep_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidOption, match="nested") as caught:
+        Fields.from_json({"keywords": value})
+    assert caught.value.param == "keywords"
+
+
+def test_lists_nested_too_deep_in_a_form_are_refused() -> None:
+    assert refused(keywords="[" * 600 + "]" * 600) == ("keywords", "invalid_value")
 
 
 def test_every_documented_field_is_read() -> None:

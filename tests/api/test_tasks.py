@@ -273,6 +273,9 @@ async def test_events_tell_everything_in_order_and_go_on_after_the_last_one_seen
     assert [e["data"]["id"] for e in rest if e["event"] == "segment"] == [4, 5]
     assert min(e["id"] for e in rest) > cut
     assert rest[-1]["data"]["status"] == "completed"
+    for strange in ("9" * 16, "9" * 5000):  # no id of ours: from the start
+        again = await events(app, ident, **{"last-event-id": strange})
+        assert [e["data"]["id"] for e in again if e["event"] == "segment"] == list(range(6))
 
 
 async def test_a_broken_file_ends_its_task_with_the_same_error_as_the_direct_way(

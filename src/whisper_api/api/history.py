@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -287,7 +288,8 @@ def _moment(param: str, text: str | None, day: timedelta) -> float | None:
     if text is None:
         return None
     with contextlib.suppress(ValueError):
-        return min(max(float(text), 0.0), 1e12)
+        if math.isfinite(seconds := float(text)):
+            return min(max(seconds, 0.0), 1e12)
     try:
         moment = datetime.fromisoformat(text)
         moment = moment.replace(tzinfo=moment.tzinfo or UTC)

@@ -44,7 +44,7 @@ class Fields:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Fields:
         """A JSON body's members as the form fields they stand for."""
-        return cls({key: _texts(value) for key, value in content.items() if value is not None})
+        return cls({k: _flat(k, value) for k, value in content.items() if value is not None})
 
     def text(self, name: str) -> str | None:
         """The last non-empty value; None where there is none."""
@@ -60,7 +60,7 @@ class Fields:
             if key == name or (key.startswith(f"{name}[") and key.endswith("]")):
                 for value in values:
                     parsed = _json(value) if value.lstrip().startswith("[") else None
-                    found += _texts(parsed) if isinstance(parsed, list) else [value]
+                    found += _flat(name, parsed) if isinstance(parsed, list) else [value]
         return tuple(item.strip() for item in found if item.strip())
 
     def object(self, name: str) -> dict[str, str]:
@@ -312,6 +312,13 @@ def _bool(fields: Fields, name: str, default: bool) -> bool:
     if text not in _TRUE | _FALSE:
         raise InvalidOption(f"{name} is true or false, not {text[:40]!r}.", param=name)
     return text in _TRUE
+
+
+def _flat(name: str, value: Any) -> list[str]:
+    try:
+        return _texts(value)
+    except RecursionError:
+        raise InvalidOption(f"{name[:40]} is nested too deep.", param=name) from None
 
 
 def _texts(value: Any) -> list[str]:

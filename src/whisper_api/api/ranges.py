@@ -16,7 +16,8 @@ from whisper_api.errors import RangeRefused
 
 PORTION = 1 << 18
 """Bytes read at a time."""
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.IGNORECASE)
+# Digits of 64 bits: `int` refuses thousands of them.
+_RANGE = re.compile(r"bytes=(\d{0,20})-(\d{0,20})", re.IGNORECASE)
 
 Open = Callable[[], Awaitable[BinaryIO]]
 

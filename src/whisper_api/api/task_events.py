@@ -29,6 +29,8 @@ OFTEN_S = 0.1
 """Shortest time between looks at one that runs here."""
 _STEP = 1_000_000
 """Ids count events between two segments below this, and segments above it."""
+_LONGEST = 15
+"""Digits of an id; the number of segments then fits a database's 32 bits."""
 
 
 class Cursor:
@@ -36,8 +38,9 @@ class Cursor:
 
     def __init__(self, last_id: str | None) -> None:
         """``last_id`` is the header Last-Event-ID; anything else than an id of ours is a start."""
-        number = int(last_id) if last_id and last_id.isascii() and last_id.isdigit() else 0
-        self.segments, self._count = divmod(number, _STEP)
+        text = last_id or ""
+        ours = text.isascii() and text.isdigit() and len(text) <= _LONGEST
+        self.segments, self._count = divmod(int(text) if ours else 0, _STEP)
 
     def event(self, kind: str, data: Any) -> bytes:
         """The next event."""
