@@ -39,7 +39,7 @@ def stem_of(title: str, name: str) -> str:
     if not title:
         title = str(PurePosixPath(name).stem) if extension(name) in SUPPORTED else name
     clean = "".join("_" if char in _RESERVED else char for char in title if char.isprintable())
-    return display_name(clean).strip(" .")[:100] or "transcript"
+    return display_name(clean[:100]).strip(" .") or "transcript"
 
 
 def ending(shape: str) -> str:

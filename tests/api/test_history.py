@@ -299,6 +299,9 @@ async def test_filters_hold_together(kept: httpx.AsyncClient) -> None:
         ({"order": "up"}, "order"),
         ({"from": "yesterday"}, "from"),
         ({"to": "2026-13-45"}, "to"),
+        ({"from": "nan"}, "from"),
+        ({"from": "-inf"}, "from"),
+        ({"to": "1e999"}, "to"),
         ({"language": "klingon"}, "language"),
         ({"source": "other"}, "source"),
         ({"q": "x" * 1001}, "q"),
@@ -410,13 +413,19 @@ async def test_many_are_exported_as_a_zip_with_a_name_for_each(kept: httpx.Async
         await put(kept, " One."),
         await put(kept, " Two."),
         await put(kept, " Три.", title='../../evil: "name"'),
+        await put(kept, " Four.", title="Board meeting " + "x" * 186),
     ]
     answer = await kept.get(
         f"{HISTORY}/export", params={"ids": ",".join(ids), "response_format": "srt"}
     )
     archive = zipfile.ZipFile(io.BytesIO(answer.content))
     assert archive.testzip() is None
-    assert archive.namelist() == ["a.srt", "a (2).srt", "_.._evil_ _name_.srt"]
+    assert archive.namelist() == [
+        "a.srt",
+        "a (2).srt",
+        "_.._evil_ _name_.srt",
+        f"Board meeting {'x' * 86}.srt",
+    ]
     assert "Три." in archive.read("_.._evil_ _name_.srt").decode()
     found = await kept.get(f"{HISTORY}/export", params={"q": "two"})
     assert zipfile.ZipFile(io.BytesIO(found.content)).read("a.txt") == b"Two.\n"
@@ -481,6 +490,7 @@ async def test_parts_of_the_audio_are_served(kept: httpx.AsyncClient, make_wav: 
     for asked, start, stop in (
         ("bytes=0-99", 0, 100), ("bytes=100-", 100, size), ("bytes=-10", size - 10, size),
         ("bytes=0-999999999", 0, size), (f"bytes=-{size + 5}", 0, size), ("Bytes=5-5", 5, 6),
+        (f"bytes=9-{2**64 - 1}", 9, size),
     ):  # fmt: skip
         part = await kept.get(url, headers={"range": asked})
         assert (part.status_code, part.content) == (206, wav[start:stop]), asked
@@ -488,7 +498,11 @@ async def test_parts_of_the_audio_are_served(kept: httpx.AsyncClient, make_wav: 
         head = await kept.head(url, headers={"range": asked})
         assert (head.status_code, head.content) == (206, b"")
         assert head.headers["content-length"] == str(stop - start)
-    for asked in ("bytes=0-1,5-6", "bytes=9-5", "bytes=-", "items=0-5", "bytes=a-b"):
+    long = "9" * 5000
+    for asked in (
+        "bytes=0-1,5-6", "bytes=9-5", "bytes=-", "items=0-5", "bytes=a-b",
+        f"bytes=0-{long}", f"bytes={long}-", f"bytes=-{long}",
+    ):  # fmt: skip
         assert (await kept.get(url, headers={"range": asked})).status_code == 200, asked
     behind = await kept.get(url, headers={"range": f"bytes={size}-"})
     assert problem(behind, 416)["code"] == "range_not_satisfiable"
