@@ -3,7 +3,8 @@
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 
-RATE = 16000
+RATE, WINDOW, HOP = 16000, 400, 160
+HANN = np.hanning(WINDOW).astype(np.float32)
 
 
 def speed(audio: np.ndarray, factor: float) -> np.ndarray:
@@ -20,6 +21,31 @@ def wobble(rng: np.random.Generator, audio: np.ndarray) -> np.ndarray:
     places = np.cumsum(steps)
     places *= (len(audio) - 1) / places[-1]
     return np.interp(places, np.arange(len(audio)), audio).astype(np.float32)
+
+
+def faint_hisses(rng: np.random.Generator, audio: np.ndarray) -> np.ndarray:
+    """s, f, th and their kin up to 30 dB weaker: synthesizers make them louder than most people's are."""
+    if len(audio) < 2 * WINDOW:
+        return audio
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(audio, WINDOW // 2), WINDOW)[::HOP]
+    power = np.abs(rfft(frames * HANN)) ** 2
+    hisses = power[:, 50:].sum(1) > 0.4 * power[:, 5:].sum(1)  # 2 to 8 kHz against 0.2 to 8 kHz
+    gain = np.where(hisses, 10 ** (-rng.uniform(0, 30) / 20), 1.0)
+    gain = np.convolve(np.pad(gain, 1, "edge"), (0.25, 0.5, 0.25), "valid")
+    places = np.arange(len(gain)) * HOP
+    return (audio * np.interp(np.arange(len(audio)), places, gain)).astype(np.float32)
+
+
+def cut_weak_ends(rng: np.random.Generator, audio: np.ndarray) -> tuple[int, int]:
+    """First and last sample of what a careless cut by the voice's loudness leaves of a phrase."""
+    count = len(audio) // HOP
+    voice = np.convolve(audio, np.full(6, 1 / 6, np.float32), "same")  # little above 2 kHz
+    level = np.sqrt((voice[: count * HOP].reshape(count, HOP) ** 2).mean(1))
+    loud = np.flatnonzero(level >= level.max(initial=0.0) * 10 ** (-rng.uniform(4, 24) / 20))
+    if not loud.size or loud[-1] - loud[0] < 10:
+        return 0, len(audio)
+    first = int(loud[0]) * HOP if rng.random() < 0.8 else 0
+    return first, (int(loud[-1]) + 1) * HOP if rng.random() < 0.6 else len(audio)
 
 
 def _response(rng: np.random.Generator, bins: int, strength: float) -> np.ndarray:

@@ -3,10 +3,21 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from augment import Noises, add_noise, finish, shape, speed, telephone, wobble
+from augment import (
+    Noises,
+    add_noise,
+    cut_weak_ends,
+    faint_hisses,
+    finish,
+    shape,
+    speed,
+    telephone,
+    wobble,
+)
 from model import CTC_LETTERS
 from text import random_phrase
 from tokens import (
@@ -40,6 +51,15 @@ class Utterance:
     times: list[list[float]]
     voice: str
     kind: str
+
+
+class Said(NamedTuple):
+    """An utterance as it lies in a window."""
+
+    item: Utterance
+    start: float  # seconds; below 0 where its beginning was cut off
+    tempo: float
+    end: float  # seconds
 
 
 @dataclass
@@ -124,7 +144,7 @@ class Maker:
         if rng.random() < 0.85 * min(1.0, recipe.strength + 0.2):
             window.tempo = float(np.exp(rng.uniform(-0.26, 0.26)))
             window.mouth = float(np.exp(rng.uniform(-0.26, 0.26))) / window.tempo**0.75
-        said: list[tuple[Utterance, float, float]] = []
+        said: list[Said] = []
         cut: float | None = None
         if rng.random() >= recipe.nothing:
             said, cut = self._place(rng, recipe, window)
@@ -135,9 +155,9 @@ class Maker:
 
     def _place(
         self, rng: np.random.Generator, recipe: Recipe, window: Window
-    ) -> tuple[list[tuple[Utterance, float, float]], float | None]:
-        """Lay phrases into the window; returns (utterance, start, speed) and where a cut phrase starts."""
-        said: list[tuple[Utterance, float, float]] = []
+    ) -> tuple[list[Said], float | None]:
+        """Lay phrases into the window; returns them and where a cut phrase starts."""
+        said: list[Said] = []
         room = recipe.seconds
         wanted = int(rng.integers(1, 9)) if recipe.full else (1 if rng.random() < 0.45 else 9)
         at = self._first_start(rng, recipe)
@@ -152,27 +172,44 @@ class Maker:
             if len(audio) < 1.2 * RATE and rng.random() < 0.6 * recipe.strength:
                 audio = wobble(rng, audio)  # in longer ones the words' times would drift
             audio = self._dynamics(rng, audio, recipe.strength)
+            if rng.random() < 0.4 * recipe.strength:
+                audio = faint_hisses(rng, audio)
             first = int(at * RATE)
             if first + len(audio) > len(window.audio):
                 break
-            shift = 0
+            shift, stop = 0, len(audio)
             if not said and not recipe.full and wanted == 1:
-                first, shift = self._alone(rng, len(window.audio) - len(audio))
-            audio = audio[shift:]
+                shift, stop = self._cut_ends(rng, recipe, audio, item, factor)
+                first = self._alone(rng, len(window.audio) - (stop - shift))
+            audio = audio[shift:stop]
             window.audio[first : first + len(audio)] += audio * float(rng.uniform(0.6, 1.0))
-            said.append((item, (first - shift) / RATE, factor))
-            at = (first + len(audio)) / RATE + float(rng.exponential(0.7) + 0.22)
+            end = (first + len(audio)) / RATE
+            said.append(Said(item, (first - shift) / RATE, factor, end))
+            at = end + float(rng.exponential(0.7) + 0.22)
         cut = None
         if recipe.full and wanted > 5 and rng.random() < 0.5:
             cut = self._cut_phrase(rng, window, at)
         return said, cut
 
     @staticmethod
-    def _alone(rng: np.random.Generator, room: int) -> tuple[int, int]:
-        """Where a lone phrase starts, and how many of its samples a tight cut took: recordings often start in the word."""
-        if rng.random() < 0.45:
-            return 0, int(rng.uniform(0, 0.05) * RATE) if rng.random() < 0.7 else 0
-        return int(rng.uniform(0, 1) * min(room, 1.5 * RATE)), 0
+    def _cut_ends(
+        rng: np.random.Generator, recipe: Recipe, audio: np.ndarray, item: Utterance, tempo: float
+    ) -> tuple[int, int]:
+        """What a tight cut leaves of a lone phrase: recordings often start in the word, and lack
+        consonants that were weak. Letters would be guesswork without theirs."""
+        often = 0.6 if item.kind in COUNTED else 0.0 if item.kind == "letters" else 0.2
+        if rng.random() >= often * recipe.strength:
+            return int(rng.uniform(0, 0.05) * RATE) if rng.random() < 0.3 else 0, len(audio)
+        first, stop = cut_weak_ends(rng, audio)
+        (start, end), (last_start, last_end) = item.times[0], item.times[-1]
+        latest = int((0.4 * start + 0.6 * end) / tempo * RATE)  # most of the word stays
+        earliest = int((0.4 * last_start + 0.6 * last_end) / tempo * RATE)
+        return min(first, latest), max(stop, min(earliest, len(audio)))
+
+    @staticmethod
+    def _alone(rng: np.random.Generator, room: int) -> int:
+        """Where a lone phrase starts."""
+        return 0 if rng.random() < 0.45 else int(rng.uniform(0, 1) * min(room, 1.5 * RATE))
 
     @staticmethod
     def _dynamics(rng: np.random.Generator, audio: np.ndarray, strength: float) -> np.ndarray:
@@ -211,12 +248,12 @@ class Maker:
         rng: np.random.Generator,
         recipe: Recipe,
         window: Window,
-        said: list[tuple[Utterance, float, float]],
+        said: list[Said],
         cut: float | None,
     ) -> None:
         """Choose where the recording ends, and whether silence or zero features follow."""
         last = max(
-            (t + len(u.samples) / f / RATE for u, t, f in said),
+            (one.end for one in said),
             default=float(rng.uniform(0.3, recipe.seconds)),
         )
         kind = rng.random()
@@ -278,7 +315,7 @@ class Maker:
         rng: np.random.Generator,
         recipe: Recipe,
         window: Window,
-        said: list[tuple[Utterance, float, float]],
+        said: list[Said],
         cut: float | None,
     ) -> None:
         """Tokens, the spans their rows should look at, and the CTC text."""
@@ -291,29 +328,29 @@ class Maker:
         ids += [SOT, LANG_IDS[window.lang], TRANSLATE if translate else TRANSCRIBE]
         if not timed:
             ids.append(NO_TIMESTAMPS)
-        for item, start, factor in said:
-            self._phrase(window, ids, item, start, factor, timed, translate)
+        for one in said:
+            self._phrase(window, ids, one, timed, translate)
         if timed and cut is not None:
             ids.append(stamp(cut))
         elif timed and not said:
             ids.append(stamp(0.0))
         window.tokens = [*ids, EOT]
-        spoken = " ".join(" ".join(u.words) for u, _, _ in said).lower()
+        spoken = " ".join(" ".join(one.item.words) for one in said).lower()
         window.ctc = "".join(c for c in spoken if c in CTC_LETTERS)
 
     @staticmethod
     def _phrase(
         window: Window,
         ids: list[int],
-        item: Utterance,
-        start: float,
-        factor: float,
+        said: Said,
         timed: bool,
         translate: bool,
     ) -> None:
+        item = said.item
         words = item.english if translate else item.words
         times = [
-            (max(start + s / factor, 0.0), max(start + e / factor, 0.0)) for s, e in item.times
+            tuple(min(max(said.start + t / said.tempo, 0.0), said.end) for t in pair)
+            for pair in item.times
         ]
         end = times[-1][1]
         if timed:
