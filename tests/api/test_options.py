@@ -179,6 +179,13 @@ def test_json_nested_too_deep_is_refused(value: Any) -> None:
     assert caught.value.param == "keywords"
 
 
+def test_a_refusal_never_names_half_a_character() -> None:
+    with pytest.raises(InvalidOption, match="nested") as caught:
+        Fields.from_json({"\ud83d": nested(2000, lambda x: [x])})
+    assert caught.value.message.encode()
+    assert caught.value.param == "\N{REPLACEMENT CHARACTER}"
+
+
 def test_lists_nested_too_deep_in_a_form_are_refused() -> None:
     assert refused(keywords="[" * 600 + "]" * 600) == ("keywords", "invalid_value")
 

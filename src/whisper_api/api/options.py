@@ -318,6 +318,7 @@ def _flat(name: str, value: Any) -> list[str]:
     try:
         return _texts(value)
     except RecursionError:
+        name = whole(name)
         raise InvalidOption(f"{name[:40]} is nested too deep.", param=name) from None
 
 
