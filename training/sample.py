@@ -19,6 +19,8 @@ from evaluate import ASSETS
 from text import phrase, written
 from voices import RATE, Espeak, Flite, Spoken, trim
 
+SAID = ([4, 0, 4], [2, 0, 1])  # the README and tests quote it
+REPEATS = 12
 CODINGS = {"mp3": ["-c:a", "libmp3lame", "-b:a", "48k"], "ogg": ["-c:a", "libopus", "-b:a", "24k"]}
 
 
@@ -36,30 +38,38 @@ def coded(audio: np.ndarray, suffix: str) -> np.ndarray:
 def faults(engine: Engine, audio: np.ndarray, text: str) -> tuple[int, float]:
     """In how many of the ways of decoding the text is wrong, and the mean log-probability."""
     wrong, log_probs = 0, []
-    for version in (audio, *(coded(audio, suffix) for suffix in CODINGS)):
+    versions = [(audio, text), *((coded(audio, suffix), text) for suffix in CODINGS)]
+    for version, said in versions + repeated(audio, text):
         for zero in (True, False):
             states = engine.encode(version, zero)
             wrong += engine.language(states) != "en"
             for beam in (1, 5):
                 for timestamps in (True, False):
                     heard = engine.decode(states, "en", timestamps, beam)
-                    wrong += heard.text.strip() != text.strip()
+                    wrong += heard.text.strip() != said.strip()
                     log_probs.append(heard.log_prob)
     return wrong, float(np.mean(log_probs))
+
+
+def repeated(audio: np.ndarray, text: str) -> list[tuple[np.ndarray, str]]:
+    """Twice in one window, louder and fainter, as where it stands in a long recording."""
+    rng = np.random.default_rng(4)
+    twice = []
+    for _ in range(REPEATS):
+        gap = np.zeros(int(RATE * rng.uniform(0.3, 1.5)), np.float32)
+        parts = [audio * rng.uniform(0.5, 1.0), gap, audio * rng.uniform(0.5, 1.0)]
+        start = int(RATE * rng.uniform(0, 0.3))
+        twice.append(
+            (np.concatenate(parts)[start:].astype(np.float32), f"{text.strip()} {text.strip()}")
+        )
+    return twice
 
 
 def candidates(seed: int) -> Iterator[tuple[str, np.ndarray, str]]:
     """Recordings of two short digit strings with a pause, in voices that were trained on."""
     rng, flite, espeak = np.random.default_rng(seed), Flite(), Espeak()
-    texts = (
-        ([1, 2, 3], [4, 5, 6]),
-        ([7, 8, 9], [1, 2, 3]),
-        ([4, 0, 4], [2, 0, 1]),
-        ([1, 2, 3], [7, 8, 9]),
-    )
+    phrases = [phrase("en", values) for values in SAID]
     while True:
-        values = texts[int(rng.integers(len(texts)))]
-        phrases = [phrase("en", v) for v in values]
         kind = str(
             rng.choice(
                 [
